@@ -1,0 +1,92 @@
+"""Rows of clusters and of the sizes their machines come in."""
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from django.db import models
+from django.urls import reverse
+
+
+class Family(models.TextChoices):
+    CPU = "CPU", "CPU"
+    GPU = "GPU", "GPU"
+    FPGA = "FPGA", "FPGA"
+
+
+class Sku(models.Model):
+    """A size of machine. Rows come with the product; an administrator may add more."""
+
+    name = models.CharField(max_length=60, unique=True)
+    family = models.CharField(max_length=4, choices=Family.choices)
+    provider = models.CharField(max_length=40, default="Azure")
+    vcpu = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Empty: read from the machine."
+    )
+    memory_gb = models.FloatField(
+        null=True, blank=True, help_text="GiB. Empty: read from the machine."
+    )
+    accelerator = models.CharField(max_length=60, blank=True)
+    accelerators = models.PositiveIntegerField(default=0)
+    resource_name = models.CharField(
+        max_length=80, blank=True, help_text="Kubernetes resource, such as nvidia.com/gpu."
+    )
+
+    class Meta:
+        ordering = ["provider", "family", "name"]
+        verbose_name = "SKU"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Cluster(models.Model):
+    """Where services run."""
+
+    class Kind(models.TextChoices):
+        PROCESS = "process", "This machine"
+        DOCKER = "docker", "Docker"
+        KUBERNETES = "kubernetes", "Kubernetes"
+
+    class Purpose(models.TextChoices):
+        DEV_TEST = "DevTest", "Dev-test"
+        FAST_PROD = "FastProd", "FastProd"
+        DENSE_PROD = "DenseProd", "DenseProd"
+
+    name = models.CharField(
+        max_length=24,
+        unique=True,
+        validators=[
+            RegexValidator(
+                r"^[a-zA-Z][a-zA-Z0-9-]{1,22}[a-zA-Z0-9]$",
+                "Use 3 to 24 letters, digits and '-', starting with a letter and ending with a letter or digit.",
+            )
+        ],
+    )
+    kind = models.CharField(max_length=12, choices=Kind.choices, default=Kind.PROCESS)
+    purpose = models.CharField(max_length=10, choices=Purpose.choices, default=Purpose.DEV_TEST)
+    sku = models.ForeignKey(Sku, on_delete=models.PROTECT, related_name="clusters")
+    description = models.TextField(blank=True)
+    router_url = models.CharField(max_length=512, help_text="Where clients reach its router.")
+    # Latest `driver.check()` results as JSON: [{name, status, evidence, remedy}], and when.
+    checks = models.JSONField(default=list, blank=True, editable=False)
+    checked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # Latest capacity as JSON (`deployments.types.Capacity`); None is unknown.
+    capacity = models.JSONField(null=True, blank=True, editable=False)
+    # Last time the controller read the router and the driver; None is never.
+    router_seen_at = models.DateTimeField(null=True, blank=True, editable=False)
+    observed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # How far the router's telemetry has been collected: its run's id and the last sequence number.
+    telemetry_epoch = models.CharField(max_length=40, blank=True, editable=False)
+    telemetry_seq = models.BigIntegerField(default=0, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("cluster-detail", args=[self.name])

@@ -1,0 +1,30 @@
+"""All rows of `deployments`, gathered for Django from the rooms they live in."""
+
+from deployments.audit.models import AuditEntry
+from deployments.clusters.models import Cluster, Sku
+from deployments.environments.models import Environment, EnvironmentBuild
+from deployments.registry.models import Blob, Model, ModelFile, ModelVersion
+from deployments.services.models import (
+    Deployment,
+    DeploymentStep,
+    Revision,
+    RevisionModel,
+    Service,
+)
+
+__all__ = [
+    "AuditEntry",
+    "Blob",
+    "Cluster",
+    "Deployment",
+    "DeploymentStep",
+    "Environment",
+    "EnvironmentBuild",
+    "Model",
+    "ModelFile",
+    "ModelVersion",
+    "Revision",
+    "RevisionModel",
+    "Service",
+    "Sku",
+]

@@ -1,0 +1,219 @@
+"""Rows of services, their revisions, and the deployments that bring a revision to life."""
+
+from django.conf import settings
+from django.core.validators import RegexValidator
+from django.db import models
+from django.urls import reverse
+
+from deployments.clusters.models import Cluster
+from deployments.environments.models import Environment
+from deployments.registry.models import Blob, ModelVersion
+from deployments.types import ServiceState
+
+service_name_validator = RegexValidator(
+    r"^[a-z][a-z0-9-]{1,30}[a-z0-9]$",
+    "Use 3 to 32 of a-z, 0-9 and '-', starting with a letter and ending with a letter or digit.",
+)
+
+
+class Service(models.Model):
+    """A named web service on a cluster. Its scoring URI never changes."""
+
+    name = models.CharField(max_length=32, unique=True, validators=[service_name_validator])
+    cluster = models.ForeignKey(Cluster, on_delete=models.PROTECT, related_name="services")
+    description = models.TextField(blank=True)
+    tags = models.JSONField(default=dict, blank=True)
+    properties = models.JSONField(default=dict, blank=True)  # add-only after the first deployment
+    state = models.CharField(
+        max_length=16,
+        choices=[(state.value, state.value) for state in ServiceState],
+        default=ServiceState.TRANSITIONING.value,
+    )
+    state_cause = models.TextField(blank=True)
+    # The revision that is applied to the cluster; None until the first one is.
+    current = models.ForeignKey(
+        "Revision", null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    next_revision = models.PositiveIntegerField(default=1, editable=False)
+    generation = models.PositiveIntegerField(default=0, editable=False)
+    auth_enabled = models.BooleanField(default=True)
+    token_auth_enabled = models.BooleanField(default=False)
+    cors_origins = models.JSONField(default=list, blank=True)
+    # Fernet texts; `deployments.services.keys` reads and writes them.
+    primary_key = models.TextField(blank=True, editable=False)
+    secondary_key = models.TextField(blank=True, editable=False)
+    # Set while it is being deleted: replicas drain first, then the row goes.
+    deleting = models.BooleanField(default=False, editable=False)
+    # What the cluster showed last, as JSON (list of `deployments.types.Replica`), and when.
+    replicas = models.JSONField(default=list, editable=False)
+    desired_replicas = models.PositiveIntegerField(null=True, editable=False)
+    observed_at = models.DateTimeField(null=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("service-overview", args=[self.name])
+
+    @property
+    def scoring_uri(self) -> str:
+        return f"{self.cluster.router_url.rstrip('/')}/api/v1/service/{self.name}/score"
+
+    @property
+    def swagger_uri(self) -> str:
+        return f"{self.cluster.router_url.rstrip('/')}/api/v1/service/{self.name}/swagger.json"
+
+
+class Revision(models.Model):
+    """An immutable snapshot: models, inference configuration, environment, deployment configuration."""
+
+    service = models.ForeignKey(Service, on_delete=models.CASCADE, related_name="revisions")
+    number = models.PositiveIntegerField()
+    # No-code when `entry_script` is empty: the framework of the first model says how it is served.
+    entry_script = models.CharField(max_length=1024, blank=True)
+    # The project folder as a person gave it (zip in the store), before ignore rules; None for no-code.
+    source = models.ForeignKey(
+        Blob, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    # The archive replicas get, made by the pipeline's `zipping` step; None until then.
+    package = models.ForeignKey(
+        Blob, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
+    )
+    environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="revisions")
+    # `deployments.services.config.DeploymentConfig` as JSON: Azure's Python names.
+    config = models.JSONField(default=dict)
+    note = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["service", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["service", "number"], name="one_row_a_revision")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.service.name} r{self.number}"
+
+
+class RevisionModel(models.Model):
+    """A model version in a revision, in the order given."""
+
+    revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="model_links")
+    model_version = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, related_name="revision_links"
+    )
+    position = models.PositiveIntegerField()
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["revision", "model_version"], name="a_model_once_a_revision"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.revision} {self.model_version}"
+
+
+class DeploymentState(models.TextChoices):
+    QUEUED = "queued", "Queued"
+    RUNNING = "running", "Running"  # the job has it: zipping .. applying
+    ROLLING = "rolling", "Rolling out"  # the controller has it: scheduling .. healthy
+    SUCCEEDED = "succeeded", "Succeeded"
+    FAILED = "failed", "Failed"
+    CANCELLED = "cancelled", "Cancelled"
+
+
+class Deployment(models.Model):
+    """One run of the pipeline for one revision. At most one is unfinished for a service."""
+
+    class Kind(models.TextChoices):
+        CREATE = "create", "Create"
+        UPDATE = "update", "Update"
+        ROLLBACK = "rollback", "Roll back"
+
+    service = models.ForeignKey(Service, on_delete=models.CASCADE, related_name="deployments")
+    revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="deployments")
+    # What was serving before, to go back to on failure.
+    previous = models.ForeignKey(
+        Revision, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    kind = models.CharField(max_length=10, choices=Kind.choices, default=Kind.CREATE)
+    state = models.CharField(
+        max_length=10,
+        choices=DeploymentState.choices,
+        default=DeploymentState.QUEUED,
+        db_index=True,
+    )
+    step = models.CharField(max_length=20, blank=True)
+    cause_code = models.CharField(max_length=60, blank=True)
+    cause = models.TextField(blank=True)
+    evidence = models.TextField(blank=True)
+    # The job that has it ("host:pid:start") and until when that is believed without a sign of life.
+    claimed_by = models.CharField(max_length=200, blank=True)
+    claimed_until = models.DateTimeField(null=True, blank=True)
+    applied_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["service"],
+                condition=models.Q(state__in=["queued", "running", "rolling"]),
+                name="one_unfinished_deployment_a_service",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"deployment {self.pk} of {self.revision}"
+
+    @property
+    def finished(self) -> bool:
+        return self.state in (
+            DeploymentState.SUCCEEDED,
+            DeploymentState.FAILED,
+            DeploymentState.CANCELLED,
+        )
+
+
+class DeploymentStep(models.Model):
+    """One step of a deployment's timeline."""
+
+    class State(models.TextChoices):
+        RUNNING = "running", "Running"
+        DONE = "done", "Done"
+        SKIPPED = "skipped", "Skipped"
+        FAILED = "failed", "Failed"
+
+    deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="steps")
+    name = models.CharField(max_length=20)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
+    detail = models.TextField(blank=True)
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["started_at", "pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["deployment", "name"], name="a_step_once_a_deployment")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.deployment_id} {self.name}"

@@ -1,0 +1,302 @@
+"""The words of the house as frozen values: what should run, and what is seen running.
+
+PURE: no Django, no socket, no clock. Every driver, the agent's plan, the rollout and the
+router speak in these types; each of them converts to and from plain JSON with
+`to_json` / `from_json` (`deployments.codec`), because the cluster itself is where they are kept.
+
+Units are in the names: seconds are floats, `_ms` is milliseconds, memory is GiB, cpu is cores.
+Times called `at` are seconds since the epoch (UTC).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class ClusterKind(StrEnum):
+    """What a cluster is made of; the key of the driver table."""
+
+    PROCESS = "process"
+    DOCKER = "docker"
+    KUBERNETES = "kubernetes"
+
+
+class Purpose(StrEnum):
+    """Azure's cluster purposes."""
+
+    DEV_TEST = "DevTest"
+    FAST_PROD = "FastProd"
+    DENSE_PROD = "DenseProd"
+
+
+class ServiceState(StrEnum):
+    """The states a client sees; Azure's words."""
+
+    TRANSITIONING = "Transitioning"
+    HEALTHY = "Healthy"
+    UNHEALTHY = "Unhealthy"
+    UNSCHEDULABLE = "Unschedulable"
+    FAILED = "Failed"
+
+
+class Phase(StrEnum):
+    """Where one replica stands.
+
+    scheduling -> pulling -> starting -> loading -> ready -> draining -> stopped
+    any of them -> crashed (waits for its back-off, then starting again)
+    """
+
+    SCHEDULING = "scheduling"  # wanted; no place or port given yet
+    PULLING = "pulling"  # its files or image are on their way
+    STARTING = "starting"  # the process exists; the scoring server has said nothing yet
+    LOADING = "loading"  # the entry script is being imported or init() runs
+    READY = "ready"  # answered GET /; may take requests
+    DRAINING = "draining"  # takes no new request; finishes what it has
+    STOPPED = "stopped"  # gone on purpose
+    CRASHED = "crashed"  # gone by itself; waits for its next start
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why something failed, in words a person can act on.
+
+    `code` is one of Azure's (`UserScriptInitFailed`, `PodOutOfMemory`, ...), `message` says what
+    happened, to what and what to do, `evidence` is the traceback or log that shows it.
+    """
+
+    code: str
+    message: str
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one replica asks for (`cpu`, `memory_gb`) and may never exceed (the limits)."""
+
+    cpu: float = 0.1
+    memory_gb: float = 0.5
+    cpu_limit: float | None = None
+    memory_gb_limit: float | None = None
+    gpu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Azure's `livenessProbeRequirements`, with Azure's defaults."""
+
+    period_seconds: int = 10
+    initial_delay_seconds: int = 310
+    timeout_seconds: int = 2
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Limits of a version's replica count; a fixed count is `autoscale=False, minimum == maximum`."""
+
+    autoscale: bool = True
+    minimum: int = 1
+    maximum: int = 10
+    target_utilization: int = 70  # percent, 1..100
+    refresh_seconds: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """One stored file: where it goes (POSIX path, relative) and what it is."""
+
+    path: str
+    sha256: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model version with its files."""
+
+    name: str
+    version: int
+    files: tuple[FileSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentSpec:
+    """A built environment: its hash, where the build stands, and variables for the replica.
+
+    `location` is a virtual environment's absolute path on a process cluster and an image
+    reference on the others. Variables are not part of the hash.
+    """
+
+    hash: str
+    location: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionSpec:
+    """Everything a replica is started from; never changes once made."""
+
+    service: str
+    number: int  # counts up from 1 within the service
+    source: FileSpec  # the zipped project folder; `path` is the archive's name
+    entry_script: str  # POSIX path inside the project folder
+    models: tuple[ModelSpec, ...]
+    environment: EnvironmentSpec
+    resources: Resources = Resources()
+    probe: Probe = Probe()
+    concurrency: int = 1  # replica_max_concurrent_requests
+    scoring_timeout_ms: int = 60_000
+    max_request_wait_ms: int = 500
+    collect_model_data: bool = False
+    start_timeout_seconds: int = 310  # from process start to the first good GET /
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSpec:
+    """One revision that takes a share of a service's traffic. Most services have just `default`."""
+
+    name: str
+    revision: RevisionSpec
+    scaling: Scaling = Scaling()
+    traffic_percent: int = 100
+    is_default: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSpec:
+    """How requests are let in. Keys travel as lower-case hex SHA-256 digests only."""
+
+    key_enabled: bool = True
+    token_enabled: bool = False
+    key_digests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """What should run, as a driver writes it into the cluster. `generation` counts up with each write."""
+
+    name: str
+    versions: tuple[VersionSpec, ...]
+    auth: AuthSpec = AuthSpec()
+    cors_origins: tuple[str, ...] = ()
+    generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a replica's last run ended. `signal` is 0 for a plain exit, else the signal's number."""
+
+    code: int
+    signal: int
+    at: float
+    log_tail: str = ""
+    oom: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One running (or wanted) container or process, as seen."""
+
+    id: str  # unique within the cluster, e.g. "diabetes-r1-x7k2p"
+    service: str
+    version: str
+    revision: int
+    phase: Phase
+    address: str = ""  # "127.0.0.1:41001" once it has one
+    node: str = ""
+    created_at: float = 0.0
+    started_at: float | None = None  # of the current run
+    ready_at: float | None = None  # of the current run
+    restarts: int = 0
+    last_exit: Exit | None = None
+    cause: Cause | None = None  # why it is not ready, when that is known
+    note: str = ""  # said to a person: "memory limit not enforced: no cgroup"
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedVersion:
+    """A version's wanted replica count, as the cluster keeps it."""
+
+    name: str
+    desired: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedService:
+    """A service found in the cluster with what runs for it."""
+
+    spec: ServiceSpec
+    desired: tuple[ObservedVersion, ...]
+    replicas: tuple[Replica, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a driver saw at one moment. A driver that cannot see raises; it never returns less."""
+
+    at: float
+    services: tuple[ObservedService, ...]
+    orphans: tuple[Replica, ...] = ()  # replicas whose service is gone
+    supervisor_at: float | None = None  # the agent's last heartbeat; None where there is no agent
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCapacity:
+    """One machine's room, in cores, GiB and whole accelerators."""
+
+    name: str
+    cpu_total: float
+    cpu_free: float
+    memory_gb_total: float
+    memory_gb_free: float
+    gpu_total: int = 0
+    gpu_free: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    at: float
+    nodes: tuple[NodeCapacity, ...]
+
+
+class RouteState(StrEnum):
+    """Where a replica stands in the router."""
+
+    IN_ROTATION = "in_rotation"
+    DRAINING = "draining"  # no new requests; some are still inside
+    OUT = "out"  # nothing inside; safe to stop
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRoute:
+    replica: str
+    state: RouteState
+    busy: int  # requests inside now
+
+
+@dataclass(frozen=True, slots=True)
+class RouteReport:
+    """What the router tells the cluster each tick; `drained` there is what allows a stop.
+
+    A replica that is missing from the report is unknown to the router, which is OUT only when
+    `at` is later than the moment the replica began to drain.
+    """
+
+    at: float
+    routes: tuple[ReplicaRoute, ...]
+
+
+class CheckStatus(StrEnum):
+    PASS = "pass"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One connectivity or health check's result, with what was seen and what to do."""
+
+    name: str
+    status: CheckStatus
+    evidence: str
+    remedy: str = ""

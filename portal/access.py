@@ -1,0 +1,43 @@
+"""Who may do what, decided in one place for pages, the API and websockets.
+
+A page, an API view or a consumer names the role it needs; each role includes the one before it.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+
+from portal.models import Role, User
+
+_RANK = {Role.VIEWER: 0, Role.DEPLOYER: 1, Role.ADMINISTRATOR: 2}
+View = TypeVar("View", bound=Callable[..., HttpResponseBase])
+
+
+def allows(user: object, needed: Role) -> bool:
+    """Whether this person has at least the role. Anonymous and inactive people have none."""
+    if not isinstance(user, User) or not user.is_active:
+        return False
+    return _RANK[Role(user.role)] >= _RANK[needed]
+
+
+def requires(needed: Role) -> Callable[[View], View]:
+    """Decorator of a view: 403 with a reason unless the person's role allows it.
+
+    Signing in is asked for by LoginRequiredMiddleware before any view runs.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if not allows(request.user, needed):
+                raise PermissionDenied(
+                    f"This needs the role {needed.label.lower()}; ask an administrator for it."
+                )
+            return view(request, *args, **kwargs)
+
+        return cast(View, guarded)
+
+    return decorate

@@ -1,0 +1,3 @@
+"""URLs of the clusters pages."""
+
+urlpatterns: list = []

@@ -1,0 +1,3 @@
+"""URLs of the environments pages."""
+
+urlpatterns: list = []

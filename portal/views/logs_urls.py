@@ -1,0 +1,3 @@
+"""URLs of the logs pages."""
+
+urlpatterns: list = []

@@ -1,0 +1,3 @@
+"""URLs of the metrics pages."""
+
+urlpatterns: list = []

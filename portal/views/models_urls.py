@@ -1,0 +1,3 @@
+"""URLs of the models pages."""
+
+urlpatterns: list = []

@@ -1,0 +1,3 @@
+"""URLs of the overview pages."""
+
+urlpatterns: list = []

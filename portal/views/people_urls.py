@@ -1,0 +1,3 @@
+"""URLs of the people pages."""
+
+urlpatterns: list = []

@@ -1,0 +1,3 @@
+"""URLs of the services pages."""
+
+urlpatterns: list = []

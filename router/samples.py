@@ -1,0 +1,86 @@
+"""What the router measures and decides, as frozen values: the wire between router and portal.
+
+PURE. A sample is one second of one version's figures. Unknown is never zero: a second that could not
+be read has no sample at all, and whoever draws or decides sees the gap.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+# Upper bounds of the latency histogram's buckets in microseconds; a last bucket holds all above.
+# HAProxy counts into them itself (`router.haproxy.render`), so that quantiles are of every request.
+BUCKET_BOUNDS_US: tuple[int, ...] = (
+    1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000, 100_000,
+    150_000, 200_000, 300_000, 500_000, 750_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000,
+    30_000_000, 60_000_000,
+)  # fmt: skip
+BUCKETS = len(BUCKET_BOUNDS_US) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One second of one version of a service."""
+
+    at: int  # the second it covers begins here, epoch seconds
+    service: str
+    version: str
+    arrivals: int = 0  # requests that passed authorisation
+    ok: int = 0  # answered 2xx or 3xx
+    client_errors: int = 0  # answered 4xx, by a replica or by the router
+    rejected: int = 0  # 503: queue wait over, or no ready replica
+    timeouts: int = 0  # 504
+    failures: int = 0  # 502
+    busy: float = 0.0  # requests inside replicas, mean of the second's readings
+    busy_peak: int = 0
+    queued: float = 0.0  # requests waiting in the router, mean
+    queued_peak: int = 0
+    ready: int = 0  # replicas in rotation
+    starting: int = 0  # wanted and not ready yet
+    draining: int = 0
+    desired: int = 0
+    histogram: tuple[int, ...] = (0,) * BUCKETS  # of 2xx answers' total time in the router
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """An autoscaler verdict that changed something, or was prevented from it."""
+
+    at: float
+    service: str
+    version: str
+    before: int  # replicas wanted before
+    after: int  # and after; equal when it was prevented
+    code: str  # `router.autoscaler.policy.Code`
+    reason: str  # a sentence with its figures
+    applied: bool
+    inputs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryPage:
+    """Answer of the router's `/telemetry?after=N`: everything after sequence number N.
+
+    `epoch` names the router loop's run: a new one starts counting anew, so the reader asks from 0.
+    `next` is what to ask with next time.
+    """
+
+    epoch: str
+    next: int
+    samples: tuple[Sample, ...] = ()
+    decisions: tuple[DecisionRecord, ...] = ()
+
+
+def quantile_us(histogram: tuple[int, ...], q: float) -> float | None:
+    """The q-quantile in microseconds, linear inside its bucket; None when nothing was counted."""
+    total = sum(histogram)
+    if total == 0:
+        return None
+    rank = q * total
+    seen = 0
+    for index, count in enumerate(histogram):
+        if count and seen + count >= rank:
+            low = BUCKET_BOUNDS_US[index - 1] if index else 0
+            high = BUCKET_BOUNDS_US[index] if index < len(BUCKET_BOUNDS_US) else low
+            return low + (high - low) * (rank - seen) / count
+        seen += count
+    return float(BUCKET_BOUNDS_US[-1])

@@ -1,0 +1,1 @@
+"""Rows of what the routers measured and decided."""
