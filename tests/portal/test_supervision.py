@@ -1,0 +1,82 @@
+"""The supervisor's configuration, and the supervisor itself."""
+
+import configparser
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from portal.supervision import Program, Supervisor, programs, render
+
+
+def _parsed(text: str) -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser()
+    parser.read_string(text)
+    return parser
+
+
+def _all(**changes: object) -> tuple[Program, ...]:
+    values: dict = {
+        "python": "/venv/bin/python",
+        "checkout": Path("/srv/slipway"),
+        "bind": "127.0.0.1",
+        "port": 8000,
+        "redis_socket": Path("/srv/var/run/redis.sock"),
+        "own_redis": True,
+    }
+    return programs(**{**values, **changes})
+
+
+def test_all_processes_of_the_design_are_there_and_come_back_when_they_die():
+    config = _parsed(render(_all(), checkout=Path("/c"), run=Path("/r"), logs=Path("/l")))
+    for name in ("redis", "web", "worker-1", "worker-2", "controller", "agent", "router"):
+        assert config[f"program:{name}"]["autorestart"] == "true"
+
+
+def test_redis_is_left_out_where_a_url_names_one():
+    assert "redis" not in {program.name for program in _all(own_redis=False)}
+
+
+def test_percent_signs_in_a_path_are_not_expanded():
+    config = _parsed(render(_all(), checkout=Path("/100%"), run=Path("/r"), logs=Path("/l")))
+    assert config["supervisord"]["directory"] == "/100%%"
+
+
+def test_the_socket_is_for_its_owner_alone():
+    config = _parsed(render(_all(), checkout=Path("/c"), run=Path("/r"), logs=Path("/l")))
+    assert config["unix_http_server"]["chmod"] == "0600"
+
+
+def test_where_no_supervisor_answers_there_is_no_pid(tmp_path: Path):
+    assert Supervisor(tmp_path).pid() is None
+    (tmp_path / "supervisord.sock").write_text("left over")
+    assert Supervisor(tmp_path).pid() is None
+
+
+@pytest.mark.daemons
+def test_a_real_supervisor_starts_tells_and_stops(tmp_path: Path):
+    import subprocess
+
+    program = Program("sleeper", (sys.executable, "-c", "import time; time.sleep(600)"))
+    config = tmp_path / "supervisord.conf"
+    config.write_text(render((program,), checkout=tmp_path, run=tmp_path, logs=tmp_path))
+    daemon = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-n", "-c", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        supervisor = Supervisor(tmp_path)
+        deadline = time.monotonic() + 15
+        while supervisor.states().get("sleeper") != "RUNNING":
+            assert time.monotonic() < deadline, supervisor.states()
+            time.sleep(0.1)
+        assert supervisor.pid() == daemon.pid
+        supervisor.shutdown()
+        daemon.wait(timeout=15)
+        assert supervisor.pid() is None
+    finally:
+        if daemon.poll() is None:
+            daemon.kill()
+            daemon.wait()
