@@ -7,7 +7,7 @@ replicas are not its children, so that they outlive the processes that watch ove
 import http.client
 import socket
 import xmlrpc.client
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
