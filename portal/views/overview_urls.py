@@ -1,3 +1,7 @@
-"""URLs of the overview pages."""
+"""URLs of the overview page."""
 
-urlpatterns: list = []
+from django.urls import path
+
+from portal.views import overview
+
+urlpatterns = [path("", overview.overview, name="overview")]
