@@ -12,11 +12,13 @@ name_validator = RegexValidator(
 
 
 class Blob(models.Model):
-    """Stored content, by what it is. The bytes are in the default storage under `deployments.blobs`."""
+    """Stored content, by what it is. `deployments.registry.blobs` keeps the bytes."""
 
     sha256 = models.CharField(max_length=64, primary_key=True)
     size = models.BigIntegerField(help_text="Bytes.")
     created_at = models.DateTimeField(auto_now_add=True)
+    # Until then it is not removed though nothing refers to it: somebody is about to.
+    held_until = models.DateTimeField(null=True, blank=True, editable=False)
 
     def __str__(self) -> str:
         return self.sha256[:12]
