@@ -1,0 +1,151 @@
+"""Attach, refresh and detach clusters. Talks to the cluster through its driver only."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from deployments.audit.record import record
+from deployments.clusters.drivers import available_kinds, driver_for
+from deployments.clusters.models import Cluster, Sku
+from deployments.codec import from_json, to_json
+from deployments.errors import Conflict, InvalidInput, SlipwayError
+from deployments.services.fits import purpose_problems
+from deployments.signals import announce
+from deployments.types import Capacity, Check, CheckStatus
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+
+log = logging.getLogger(__name__)
+
+# The agent and the router of a process cluster are started under this name.
+PROCESS_CLUSTER = "local"
+
+
+def attach(
+    actor: "AbstractBaseUser | None",
+    *,
+    name: str,
+    sku: Sku,
+    router_url: str,
+    kind: str = Cluster.Kind.PROCESS.value,
+    purpose: str = Cluster.Purpose.DEV_TEST.value,
+    description: str = "",
+) -> Cluster:
+    """Take a cluster into use. Its checks and its capacity are read and stored on the way.
+
+    Raises InvalidInput (with its field), or Conflict when it is attached already.
+    """
+    if kind not in available_kinds():
+        raise InvalidInput(
+            f"Clusters of the kind {kind} cannot be attached; choose "
+            f"{' or '.join(available_kinds())}.",
+            field="kind",
+        )
+    taken = Cluster.objects.filter(name=name).first()
+    if taken is not None:
+        raise Conflict(
+            f"{name} is attached already (since {taken.created_at:%Y-%m-%d}); a cluster is attached "
+            "once. Detach it first to attach it anew."
+        )
+    if kind == Cluster.Kind.PROCESS.value and name != PROCESS_CLUSTER:
+        raise InvalidInput(
+            f"This machine is attached as {PROCESS_CLUSTER!r}, the name its agent and its router "
+            "run under.",
+            field="name",
+        )
+    cluster = Cluster(
+        name=name,
+        kind=kind,
+        purpose=purpose,
+        sku=sku,
+        description=description,
+        router_url=router_url.rstrip("/"),
+        created_by=actor,
+    )
+    try:
+        cluster.clean_fields(exclude=["created_by"])
+    except ValidationError as error:
+        field, messages = next(iter(error.message_dict.items()))
+        raise InvalidInput(messages[0], field=field) from error
+    capacity, checks = _look(cluster)
+    if wrong := purpose_problems(capacity, purpose):
+        raise InvalidInput(wrong[0].message, field="purpose")
+    _keep(cluster, capacity, checks)
+    try:
+        with transaction.atomic():
+            cluster.save(force_insert=True)
+            record(
+                actor,
+                "cluster.attach",
+                "cluster",
+                name,
+                after={
+                    "kind": kind,
+                    "purpose": purpose,
+                    "sku": sku.name,
+                    "router_url": cluster.router_url,
+                },
+            )
+            announce("cluster", name)
+    except IntegrityError as error:
+        raise Conflict(f"{name} was attached by someone else at the same moment.") from error
+    return cluster
+
+
+def detach(actor: "AbstractBaseUser | None", cluster: Cluster) -> None:
+    """Give a cluster up. Raises Conflict while services run on it."""
+    with transaction.atomic():
+        names = list(cluster.services.values_list("name", flat=True)[:6])
+        if names:
+            shown = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")
+            raise Conflict(
+                f"{cluster.name} still runs {shown}; delete the services before detaching it."
+            )
+        record(
+            actor,
+            "cluster.detach",
+            "cluster",
+            cluster.name,
+            before={"kind": cluster.kind, "purpose": cluster.purpose, "sku": cluster.sku.name},
+        )
+        Cluster.objects.filter(pk=cluster.pk).delete()
+        announce("cluster", cluster.name)
+
+
+def refresh(cluster: Cluster) -> list[Check]:
+    """Run the checks and read the capacity anew; both are stored with the row."""
+    capacity, checks = _look(cluster)
+    _keep(cluster, capacity, checks)
+    cluster.save(update_fields=["checks", "checked_at", "capacity"])
+    announce("cluster", cluster.name)
+    return checks
+
+
+def capacity_of(cluster: Cluster) -> Capacity | None:
+    """The latest capacity that was read; None is unknown."""
+    return from_json(Capacity, cluster.capacity) if cluster.capacity else None
+
+
+def _look(cluster: Cluster) -> tuple[Capacity | None, list[Check]]:
+    driver = driver_for(cluster)
+    try:
+        checks = list(driver.check())
+    except SlipwayError as error:
+        checks = [Check("Cluster answers", CheckStatus.FAIL, error.message)]
+    try:
+        capacity = driver.capacity()
+    except SlipwayError as error:
+        log.warning("capacity of %s is unknown: %s", cluster.name, error.message)
+        capacity = None
+    return capacity, checks
+
+
+def _keep(cluster: Cluster, capacity: Capacity | None, checks: list[Check]) -> None:
+    cluster.checks = to_json(checks)
+    cluster.checked_at = timezone.now()
+    if capacity is not None:
+        cluster.capacity = to_json(capacity)

@@ -1,0 +1,111 @@
+"""From rows to what is written into a cluster. Reads rows; changes nothing."""
+
+from typing import TYPE_CHECKING
+
+from deployments.environments.models import BuildState, EnvironmentBuild
+from deployments.errors import TemporaryError
+from deployments.services import keys
+from deployments.services.config import DeploymentConfig, from_values
+from deployments.services.models import Revision, Service
+from deployments.types import (
+    AuthSpec,
+    EnvironmentSpec,
+    FileSpec,
+    ModelSpec,
+    RevisionSpec,
+    ServiceSpec,
+    VersionSpec,
+)
+
+if TYPE_CHECKING:
+    from deployments.registry.models import ModelVersion
+
+PACKAGE_NAME = "project.zip"
+NO_CODE_SCRIPT = "no_code_score.py"  # what the zipping step names it in a no-code package
+DEFAULT_VERSION = "default"
+
+
+def config_of(revision: Revision) -> DeploymentConfig:
+    """The revision's configuration; names a newer or older Slipway knew are left out."""
+    known = DeploymentConfig.__dataclass_fields__
+    return from_values({name: value for name, value in revision.config.items() if name in known})
+
+
+def model_versions_of(revision: Revision) -> tuple["ModelVersion", ...]:
+    """The revision's model versions in the order given."""
+    links = revision.model_links.select_related("model_version__model")
+    return tuple(link.model_version for link in links)
+
+
+def revision_spec(revision: Revision, *, location: str) -> RevisionSpec:
+    """Everything a replica is started from. `location` is the built environment's.
+
+    Raises TemporaryError while the revision has no package yet.
+    """
+    if revision.package is None:
+        raise TemporaryError(f"{revision} has no package yet; its deployment makes it.")
+    config = config_of(revision)
+    links = revision.model_links.select_related("model_version__model").prefetch_related(
+        "model_version__files__blob"
+    )
+    models = tuple(
+        ModelSpec(
+            name=link.model_version.model.name,
+            version=link.model_version.version,
+            files=tuple(
+                FileSpec(path=file.path, sha256=file.blob_id, size=file.blob.size)
+                for file in link.model_version.files.all()
+            ),
+        )
+        for link in links
+    )
+    variables = {str(key): str(value) for key, value in revision.environment.variables.items()}
+    return RevisionSpec(
+        service=revision.service.name,
+        number=revision.number,
+        source=FileSpec(PACKAGE_NAME, revision.package.sha256, revision.package.size),
+        entry_script=revision.entry_script or NO_CODE_SCRIPT,
+        models=models,
+        environment=EnvironmentSpec(
+            hash=revision.environment.hash, location=location, variables=variables
+        ),
+        resources=config.to_resources(),
+        probe=config.to_probe(),
+        concurrency=config.replica_max_concurrent_requests,
+        scoring_timeout_ms=config.scoring_timeout_ms,
+        max_request_wait_ms=config.max_request_wait_time,
+        collect_model_data=config.collect_model_data,
+        start_timeout_seconds=config.initial_delay_seconds,
+    )
+
+
+def environment_location(environment_hash: str) -> str:
+    """Where the environment is built. Raises TemporaryError while it is not."""
+    location = (
+        EnvironmentBuild.objects.filter(hash=environment_hash, state=BuildState.READY)
+        .values_list("location", flat=True)
+        .first()
+    )
+    if not location:
+        raise TemporaryError(f"Environment {environment_hash[:12]} is not built yet.")
+    return location
+
+
+def service_spec(service: Service, revision: Revision) -> ServiceSpec:
+    """What the cluster should want: one version, all traffic."""
+    spec = revision_spec(revision, location=environment_location(revision.environment.hash))
+    return ServiceSpec(
+        name=service.name,
+        versions=(
+            VersionSpec(
+                name=DEFAULT_VERSION, revision=spec, scaling=config_of(revision).to_scaling()
+            ),
+        ),
+        auth=AuthSpec(
+            key_enabled=service.auth_enabled,
+            token_enabled=service.token_auth_enabled,
+            key_digests=keys.digests(service),
+        ),
+        cors_origins=tuple(service.cors_origins),
+        generation=service.generation,
+    )
