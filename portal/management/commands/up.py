@@ -19,8 +19,16 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from deployments.registry.models import Model
-from portal.example import EXAMPLE, ExampleFailed, curl, wait_until_it_answers
+from deployments.clusters.models import Cluster
+from deployments.services.models import Deployment
+from portal.example import (
+    CLUSTER,
+    EXAMPLE,
+    ExampleFailed,
+    curl,
+    router_url,
+    wait_until_it_answers,
+)
 from portal.models import Role, User
 from portal.processlog import ProcessLog
 from portal.supervision import Program, Supervisor, programs, render
@@ -65,7 +73,11 @@ class Command(BaseCommand):
         _collect_static()
         if not User.objects.exists():
             _make_administrator()
-        return settings.ENV.seed and not Model.objects.exists()
+        # the setting is the truth; a cluster that was attached under another port follows it
+        Cluster.objects.filter(name=CLUSTER).exclude(router_url=router_url()).update(
+            router_url=router_url()
+        )
+        return settings.ENV.seed and not Deployment.objects.exists()
 
     def watch(
         self, supervisor: Supervisor, wanted: tuple[Program, ...], first_run: bool, *, detach: bool
