@@ -163,26 +163,27 @@ def badge(state: object) -> SafeString:
     )
 
 
+# below (seconds), one unit (seconds), its word; static/js/app.js ticks with the same table
+_AGO = (
+    (60, 1, "s"),
+    (3600, 60, "min"),
+    (86_400, 3600, "h"),
+    (86_400 * 45, 86_400, "days"),
+    (86_400 * 500, 86_400 * 30.44, "months"),
+    (float("inf"), 86_400 * 365.25, "years"),
+)
+
+
 def ago_words(seconds: float) -> str:
     """`just now`, `12 s ago`, `3 min ago`, `in 2 h`, … for a difference in seconds."""
     past = seconds >= 0
     size = abs(seconds)
     if size < 5:
         return "just now"
-    for limit, unit, word in (
-        (60, 1, "s"),
-        (3600, 60, "min"),
-        (86_400, 3600, "h"),
-        (86_400 * 45, 86_400, "days"),
-        (86_400 * 500, 86_400 * 30.44, "months"),
-    ):
-        if size < limit:
-            break
-    else:
-        unit, word = 86_400 * 365.25, "years"
+    unit, word = next((unit, word) for limit, unit, word in _AGO if size < limit)
     count = int(size // unit)
-    if count == 1:
-        word = word.removesuffix("s") or word
+    if count == 1 and len(word) > 3:
+        word = word.removesuffix("s")
     return f"{count} {word} ago" if past else f"in {count} {word}"
 
 

@@ -1,9 +1,12 @@
 """Signing in and the people of the portal."""
 
-from django.contrib.auth.views import LoginView
-from django.http import HttpRequest, HttpResponse
+from typing import Any
+
+from django.contrib.auth.views import LoginView, LogoutView
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 
+from portal import live
 from portal.access import requires
 from portal.models import Role
 
@@ -11,6 +14,19 @@ from portal.models import Role
 class SignIn(LoginView):
     template_name = "people/login.html"
     redirect_authenticated_user = True
+
+
+class SignOut(LogoutView):
+    """By POST only. The person's open pages hear of it."""
+
+    http_method_names = ["post", "options"]
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        pk = request.user.pk
+        response = super().post(request, *args, **kwargs)
+        if pk is not None:
+            live.signed_out(pk)
+        return response
 
 
 def password(request: HttpRequest) -> HttpResponse:

@@ -273,7 +273,7 @@
     mine.addEventListener("close", (event) => {
       if (socket !== mine) return;
       socket = null;
-      if (event.code === 4401 || event.code === 4403) return show("offline");
+      if (event.code === 4401) return show("offline");
       show("polling");
       tries += 1;
       retry = setTimeout(connect, Math.min(15000, 400 * 2 ** tries) * (0.7 + 0.6 * Math.random()));
