@@ -20,8 +20,8 @@ from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connections
 from django.http import HttpResponse
-from django.template.defaultfilters import filesizeformat
 
+from portal.templatetags.slipway import filesize
 from portal.uploads import max_bytes
 
 _IN_MEMORY = 256 * 1024  # bytes; a larger body is on disk
@@ -49,7 +49,7 @@ class BodyHandler(ASGIHandler):
             await super().handle(scope, _counted(receive, limit), send)
         except BodyTooLarge as error:
             response = HttpResponse(
-                f"The request is larger than {filesizeformat(error.limit)}, which is the most this "
+                f"The request is larger than {filesize(error.limit)}, which is the most this "
                 "portal takes here. Sign in first, send less, or raise SLIPWAY_MAX_UPLOAD_GB.\n",
                 status=413,
                 content_type="text/plain; charset=utf-8",

@@ -26,11 +26,11 @@ from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import FileUploadHandler, StopUpload
 from django.http import HttpRequest, QueryDict
 from django.http.multipartparser import MultiPartParser
-from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.datastructures import MultiValueDict
 
 from deployments.registry.rules import MAX_FILES
+from portal.templatetags.slipway import filesize
 
 log = logging.getLogger(__name__)
 _STALE_AFTER = 24 * 3600.0  # seconds; longer than storing the largest upload takes
@@ -40,6 +40,14 @@ _SUFFIX = ".upload"
 def max_bytes() -> int:
     """The largest upload in bytes, all its files together."""
     return int(settings.ENV.max_upload_gb * 2**30)
+
+
+def too_large() -> str:
+    """Why an upload above `max_bytes` is refused, for a person."""
+    return (
+        f"The files are larger than {filesize(max_bytes())} together, which is the most this portal "
+        "takes at once. Leave some out, or ask an administrator to raise SLIPWAY_MAX_UPLOAD_GB."
+    )
 
 
 def problem(request: HttpRequest) -> str:
@@ -158,10 +166,7 @@ class HashingUploadHandler(FileUploadHandler):
             return
         self._bytes += len(raw_data)
         if self._bytes > max_bytes():
-            self._refuse(
-                f"The files are larger than {filesizeformat(max_bytes())} together, which is the "
-                "most this portal takes (SLIPWAY_MAX_UPLOAD_GB). Nothing was registered."
-            )
+            self._refuse(too_large())
         self._hasher.update(raw_data)
         self._writer.write(raw_data)
 

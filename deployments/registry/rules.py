@@ -19,12 +19,14 @@ LONGEST_TAG_NAME = 100
 LONGEST_TAG_VALUE = 250
 LONGEST_SAMPLE = 1 << 20  # characters
 
-_BY_SUFFIX = {
+# What file names suggest; the register page reads the same two tables.
+SUFFIX_HINTS = {
     ".pkl": Framework.SCIKIT_LEARN,
     ".pickle": Framework.SCIKIT_LEARN,
     ".joblib": Framework.SCIKIT_LEARN,
     ".onnx": Framework.ONNX,
 }
+NAME_HINTS = {"saved_model.pb": Framework.TENSORFLOW}
 
 
 def framework_hint(paths: Iterable[str]) -> Framework | None:
@@ -32,10 +34,10 @@ def framework_hint(paths: Iterable[str]) -> Framework | None:
     hints = set()
     for path in paths:
         name = PurePosixPath(path)
-        if name.name == "saved_model.pb":
-            hints.add(Framework.TENSORFLOW)
-        elif name.suffix.lower() in _BY_SUFFIX:
-            hints.add(_BY_SUFFIX[name.suffix.lower()])
+        if name.name in NAME_HINTS:
+            hints.add(NAME_HINTS[name.name])
+        elif name.suffix.lower() in SUFFIX_HINTS:
+            hints.add(SUFFIX_HINTS[name.suffix.lower()])
     return hints.pop() if len(hints) == 1 else None
 
 

@@ -5,7 +5,7 @@ a version was deleted. A version's rows and files never change once they are mad
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from deployments.audit.record import record
 from deployments.errors import Conflict, SlipwayError, Unavailable
 from deployments.registry import blobs, rules
 from deployments.registry.models import Blob, Model, ModelFile, ModelVersion
-from deployments.services.models import DeploymentState, RevisionModel, Service
+from deployments.services.models import Deployment, DeploymentState, RevisionModel, Service
 from deployments.signals import announce
 
 if TYPE_CHECKING:
@@ -114,21 +114,37 @@ def _next_version(actor: "AbstractBaseUser | None", name: str, description: str)
     return version
 
 
+def used_by(versions: Iterable[int]) -> dict[int, list[str]]:
+    """Version's key -> names of the services it is deployed in, sorted; one query for all of them.
+
+    Deployed means: in the service's current revision, or in one whose deployment is unfinished.
+    """
+    links = (
+        RevisionModel.objects.filter(model_version__in=versions)
+        .filter(
+            Q(revision__in=Service.objects.filter(current__isnull=False).values("current"))
+            | Q(revision__in=Deployment.objects.filter(state__in=_UNFINISHED).values("revision"))
+        )
+        .values_list("model_version_id", "revision__service__name")
+    )
+    services: dict[int, set[str]] = {}
+    for version, name in links:
+        services.setdefault(version, set()).add(name)
+    return {version: sorted(names) for version, names in services.items()}
+
+
 def where_used(version: ModelVersion) -> list[str]:
     """Names of the services whose current or unfinished revision uses this version, sorted."""
-    links = RevisionModel.objects.filter(model_version=version)
-    return list(
-        Service.objects.filter(
-            Q(current__in=links.values("revision"))
-            | Q(
-                deployments__state__in=_UNFINISHED,
-                deployments__revision__in=links.values("revision"),
-            )
-        )
-        .distinct()
-        .order_by("name")
-        .values_list("name", flat=True)
-    )
+    return used_by([version.pk]).get(version.pk, [])
+
+
+def kept_by(version: ModelVersion) -> list[str]:
+    """All revisions that hold this version, such as "diabetes r2", also those one may roll back to."""
+    links = RevisionModel.objects.filter(model_version=version).select_related("revision__service")
+    return [
+        str(link.revision)
+        for link in links.order_by("revision__service__name", "-revision__number")
+    ]
 
 
 def delete_version(actor: "AbstractBaseUser | None", version: ModelVersion) -> None:
@@ -172,20 +188,14 @@ def _delete_rows(actor: "AbstractBaseUser | None", version: ModelVersion) -> set
     try:
         version.delete()
     except ProtectedError as error:
-        kept_by = _listed(_revisions_of(version))
         raise Conflict(
-            f"{label} is kept for rolling back to {kept_by}. "
+            f"{label} is kept for rolling back to {_listed(kept_by(version))}. "
             "Delete the service to give up its earlier revisions, then delete this version.",
             code="ModelInUse",
         ) from error
     record(actor, "model.delete", "model", label, before=before)
     announce("model", model.name)
     return contents
-
-
-def _revisions_of(version: ModelVersion) -> list[str]:
-    links = RevisionModel.objects.filter(model_version=version).select_related("revision__service")
-    return [str(link.revision) for link in links.order_by("revision__service__name", "pk")]
 
 
 def _listed(names: Sequence[str], shown: int = 10) -> str:
