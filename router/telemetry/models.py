@@ -1,1 +1,206 @@
-"""Rows of what the routers measured and decided."""
+"""Rows of what the routers measured and decided.
+
+One table a resolution, each with the same columns. A bucket's counts are sums over its measured
+seconds, its means are over those seconds, its histogram is the merged one. A bucket in which
+nothing was measured has no row: a gap stays a gap.
+
+`at` is epoch seconds (UTC), where the bucket begins.
+"""
+
+import struct
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import models
+
+from router.samples import BUCKETS
+
+_PAIR = struct.Struct("<BI")  # a bucket's index and its count
+
+
+def pack_histogram(counts: Sequence[int]) -> bytes:
+    """A latency histogram as its filled buckets only; nothing counted is no bytes."""
+    return b"".join(_PAIR.pack(index, count) for index, count in enumerate(counts) if count)
+
+
+def add_histogram(packed: bytes | memoryview, into: list[int]) -> None:
+    """Add a packed histogram to counts of `BUCKETS` length."""
+    for index, count in _PAIR.iter_unpack(packed):
+        into[index] += count
+
+
+def unpack_histogram(packed: bytes | memoryview) -> tuple[int, ...]:
+    counts = [0] * BUCKETS
+    add_histogram(packed, counts)
+    return tuple(counts)
+
+
+class Series(models.Model):
+    """One version of a service on a cluster. By name: figures outlive what they were taken of."""
+
+    cluster = models.CharField(max_length=24)
+    service = models.CharField(max_length=32, db_index=True)
+    version = models.CharField(max_length=63)
+
+    class Meta:
+        ordering = ["service", "version"]
+        verbose_name_plural = "series"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["cluster", "service", "version"], name="one_series_a_version"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.service} {self.version} on {self.cluster}"
+
+
+class SampleRow(models.Model):
+    """The columns of every resolution."""
+
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="+", db_index=False)
+    at = models.BigIntegerField(db_index=True)
+    seconds = models.PositiveIntegerField(default=1, help_text="Measured seconds in the bucket.")
+    arrivals = models.BigIntegerField(default=0)
+    ok = models.BigIntegerField(default=0)
+    client_errors = models.BigIntegerField(default=0)
+    rejected = models.BigIntegerField(default=0)
+    timeouts = models.BigIntegerField(default=0)
+    failures = models.BigIntegerField(default=0)
+    busy = models.FloatField(default=0.0)
+    busy_peak = models.IntegerField(default=0)
+    queued = models.FloatField(default=0.0)
+    queued_peak = models.IntegerField(default=0)
+    ready = models.FloatField(default=0.0)
+    starting = models.FloatField(default=0.0)
+    draining = models.FloatField(default=0.0)
+    desired = models.FloatField(default=0.0)
+    histogram = models.BinaryField(default=b"", help_text="Latency of 2xx answers, packed.")
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.series_id} at {self.at}"
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromtimestamp(self.at, UTC)
+
+
+def _unique(name: str) -> list[models.BaseConstraint]:
+    return [models.UniqueConstraint(fields=["series", "at"], name=name)]
+
+
+class Second(SampleRow):
+    """One second; kept for 2 hours."""
+
+    class Meta:
+        verbose_name = "sample (1 second)"
+        verbose_name_plural = "samples (1 second)"
+        constraints = _unique("one_row_a_second")
+
+
+class TenSeconds(SampleRow):
+    """Ten seconds; kept for 2 days."""
+
+    class Meta:
+        verbose_name = "sample (10 seconds)"
+        verbose_name_plural = "samples (10 seconds)"
+        constraints = _unique("one_row_ten_seconds")
+
+
+class Minute(SampleRow):
+    """One minute; kept for 30 days."""
+
+    class Meta:
+        verbose_name = "sample (1 minute)"
+        verbose_name_plural = "samples (1 minute)"
+        constraints = _unique("one_row_a_minute")
+
+
+class Hour(SampleRow):
+    """One hour; kept for 400 days."""
+
+    class Meta:
+        verbose_name = "sample (1 hour)"
+        verbose_name_plural = "samples (1 hour)"
+        constraints = _unique("one_row_an_hour")
+
+
+class RollupMark(models.Model):
+    """How far a resolution has been rolled up: its buckets before `until` are final."""
+
+    step = models.PositiveIntegerField(unique=True, help_text="Seconds of a bucket.")
+    until = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.step} s until {self.until}"
+
+
+class DecisionManager(models.Manager["Decision"]):
+    def get_queryset(self) -> models.QuerySet["Decision"]:
+        return super().get_queryset().select_related("series")
+
+
+class Decision(models.Model):
+    """The ledger: an autoscaler verdict that changed something or was prevented from it."""
+
+    series = models.ForeignKey(Series, on_delete=models.CASCADE, related_name="decisions")
+    at = models.FloatField(db_index=True, help_text="Epoch seconds.")
+    before = models.IntegerField()
+    after = models.IntegerField()
+    code = models.CharField(max_length=20)
+    reason = models.TextField()
+    applied = models.BooleanField()
+    inputs = models.JSONField(default=dict)
+    # When as many replicas as were asked for were ready; None: not yet, or not asked for more.
+    ready_at = models.FloatField(null=True, blank=True)
+
+    objects = DecisionManager()
+
+    class Meta:
+        ordering = ["-at", "-pk"]
+        constraints = [models.UniqueConstraint(fields=["series", "at"], name="one_decision_a_time")]
+
+    def __str__(self) -> str:
+        return self.reason
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromtimestamp(self.at, UTC)
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds from asking for replicas to their being ready."""
+        return None if self.ready_at is None else max(self.ready_at - self.at, 0.0)
+
+    @property
+    def changed(self) -> bool:
+        return self.applied and self.before != self.after
+
+    @property
+    def direction(self) -> str:
+        """ "up", "down" or "prevented": the mark's shape on the chart."""
+        if not self.changed:
+            return "prevented"
+        return "up" if self.after > self.before else "down"
+
+    def figures(self) -> list[tuple[str, Any]]:
+        """The inputs with words a person reads, in the order of the formula."""
+        return [
+            (_WORDS.get(key, key.replace("_", " ")), "unknown" if value is None else value)
+            for key, value in self.inputs.items()
+        ]
+
+
+_WORDS = {
+    "service_seconds": "seconds a request",
+    "start_seconds": "usual start, seconds",
+    "placeable": "room in the cluster for",
+    "target": "target, %",
+    "needed": "replicas needed",
+    "peak_demand": "peak of the last minute",
+    "peak_needed": "replicas its peak needs",
+}

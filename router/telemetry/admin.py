@@ -1,0 +1,54 @@
+"""Admin of what was measured and decided: to look at, never to change."""
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from router.telemetry.models import Decision, Hour, Minute, RollupMark, Second, Series, TenSeconds
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """Measurements are not edited: a changed one would lie."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+
+@admin.register(Series)
+class SeriesAdmin(ReadOnlyAdmin):
+    list_display = ["service", "version", "cluster"]
+    list_filter = ["cluster"]
+    search_fields = ["service"]
+
+
+@admin.register(Second, TenSeconds, Minute, Hour)
+class SampleAdmin(ReadOnlyAdmin):
+    list_display = [
+        "time", "series", "ready", "starting", "desired", "busy", "queued",
+        "arrivals", "ok", "client_errors", "rejected", "timeouts", "failures",
+    ]  # fmt: skip
+    list_filter = ["series__cluster"]
+    search_fields = ["series__service"]
+    list_select_related = ["series"]
+    ordering = ["-at"]
+    exclude = ["histogram"]
+    show_full_result_count = False  # millions of rows
+
+
+@admin.register(Decision)
+class DecisionAdmin(ReadOnlyAdmin):
+    list_display = ["time", "series", "before", "after", "code", "applied", "reason", "waited"]
+    list_filter = ["code", "applied", "series__cluster"]
+    search_fields = ["series__service", "reason"]
+    list_select_related = ["series"]
+    show_full_result_count = False
+
+
+@admin.register(RollupMark)
+class RollupMarkAdmin(ReadOnlyAdmin):
+    list_display = ["step", "until"]

@@ -1,0 +1,211 @@
+"""Fetch what a router has measured and decided since last time, and keep it.
+
+How far the reading has come (the router run's epoch and a sequence number) stands on the cluster's
+row and moves in the same transaction as the rows it stands for, by compare-and-set. So a collector
+that is killed reads the same page again and one that runs twice writes nothing twice.
+
+A router that cannot be reached leaves a gap; nothing is made up for it.
+"""
+
+import time
+from pathlib import Path
+
+import httpx
+from django.db import transaction
+from django.utils import timezone
+
+from deployments.clusters.models import Cluster
+from deployments.codec import from_json
+from deployments.errors import Unavailable
+from deployments.signals import announce
+from router.samples import DecisionRecord, Sample, TelemetryPage
+from router.telemetry import rollups
+from router.telemetry.models import Decision, Second, Series, pack_histogram
+
+DEADLINE_SECONDS = 2.0
+_PAGES_AT_ONCE = 20  # of catching up in one call; the next call goes on
+# An outcome that did not come within this time is not waited for: the start timed out.
+_OUTCOME_SECONDS = 3_600
+
+
+class Raced(Exception):
+    """Another collector was faster; its rows are there, these are not needed."""
+
+
+def collect(cluster: Cluster, admin_socket: Path, now: float | None = None) -> int:
+    """Take over everything new. Returns how many samples and decisions were in it.
+
+    Raises Unavailable when the router does not answer in time or says what cannot be read.
+    """
+    now = time.time() if now is None else now
+    if not admin_socket.is_socket():
+        raise Unavailable(f"The router of {cluster.name} is not running: {admin_socket} is missing.")
+    taken = 0
+    # plain HTTP over a unix socket: there is no certificate to verify
+    transport = httpx.HTTPTransport(uds=str(admin_socket), verify=False)
+    with httpx.Client(
+        transport=transport, base_url="http://router", timeout=DEADLINE_SECONDS
+    ) as client:
+        for _ in range(_PAGES_AT_ONCE):
+            page = _read(client, cluster)
+            fresh = (page.epoch, page.next) == (cluster.telemetry_epoch, cluster.telemetry_seq)
+            try:
+                keep(cluster, page, now)
+            except Raced:
+                cluster.refresh_from_db(fields=["telemetry_epoch", "telemetry_seq"])
+                return taken
+            taken += len(page.samples) + len(page.decisions)
+            if fresh or not (page.samples or page.decisions):
+                break
+    return taken
+
+
+def _read(client: httpx.Client, cluster: Cluster) -> TelemetryPage:
+    page = _ask(client, cluster.telemetry_epoch, cluster.telemetry_seq)
+    if page.epoch != cluster.telemetry_epoch and cluster.telemetry_seq:
+        # The loop was started anew and counts from the beginning: so does the reading.
+        page = _ask(client, page.epoch, 0)
+    return page
+
+
+def _ask(client: httpx.Client, epoch: str, after: int) -> TelemetryPage:
+    try:
+        answer = client.get("/telemetry", params={"after": after, "epoch": epoch})
+        answer.raise_for_status()
+        return from_json(TelemetryPage, answer.json())
+    except httpx.HTTPError as error:
+        raise Unavailable(
+            f"The router's admin API did not answer: {error}. Is `manage.py run_router` running?"
+        ) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Unavailable(f"The router's telemetry cannot be read: {error}.") from error
+
+
+def keep(cluster: Cluster, page: TelemetryPage, now: float) -> None:
+    """Write one page and move the cluster's place in the stream, both or neither. Raises Raced."""
+    forgotten = int(now) - rollups.LEVELS[0].keep
+    samples = [sample for sample in page.samples if sample.at >= forgotten]
+    with transaction.atomic():
+        place = Cluster.objects.filter(
+            pk=cluster.pk,
+            telemetry_epoch=cluster.telemetry_epoch,
+            telemetry_seq=cluster.telemetry_seq,
+        )
+        moved = place.update(
+            telemetry_epoch=page.epoch, telemetry_seq=page.next, router_seen_at=timezone.now()
+        )
+        if moved != 1:
+            raise Raced
+        if samples or page.decisions:
+            ids = _series(cluster.name, samples, page.decisions)
+            _keep_samples(samples, ids)
+            _keep_decisions(page.decisions, ids)
+            _note_outcomes(samples, ids, now)
+        for service in {service for service, _ in _keys(samples, page.decisions)}:
+            announce("telemetry", service)
+    cluster.telemetry_epoch, cluster.telemetry_seq = page.epoch, page.next
+
+
+Key = tuple[str, str]  # service, version
+
+
+def _keys(samples: list[Sample], decisions: tuple[DecisionRecord, ...]) -> set[Key]:
+    return {(sample.service, sample.version) for sample in samples} | {
+        (decision.service, decision.version) for decision in decisions
+    }
+
+
+def _series(
+    cluster: str, samples: list[Sample], decisions: tuple[DecisionRecord, ...]
+) -> dict[Key, int]:
+    """Ids of the series that these belong to, made where they are new."""
+    wanted = _keys(samples, decisions)
+    known = _known(cluster, wanted)
+    new = wanted - known.keys()
+    if new:
+        Series.objects.bulk_create(
+            [Series(cluster=cluster, service=s, version=v) for s, v in sorted(new)],
+            ignore_conflicts=True,
+        )
+        known = _known(cluster, wanted)
+    return known
+
+
+def _known(cluster: str, wanted: set[Key]) -> dict[Key, int]:
+    rows = Series.objects.filter(cluster=cluster).values_list("service", "version", "pk")
+    return {(service, version): pk for service, version, pk in rows if (service, version) in wanted}
+
+
+def _keep_samples(samples: list[Sample], ids: dict[Key, int]) -> None:
+    if not samples:
+        return
+    Second.objects.bulk_create(
+        [
+            Second(
+                series_id=ids[sample.service, sample.version],
+                at=sample.at,
+                arrivals=sample.arrivals,
+                ok=sample.ok,
+                client_errors=sample.client_errors,
+                rejected=sample.rejected,
+                timeouts=sample.timeouts,
+                failures=sample.failures,
+                busy=sample.busy,
+                busy_peak=sample.busy_peak,
+                queued=sample.queued,
+                queued_peak=sample.queued_peak,
+                ready=sample.ready,
+                starting=sample.starting,
+                draining=sample.draining,
+                desired=sample.desired,
+                histogram=pack_histogram(sample.histogram),
+            )
+            for sample in samples
+        ],
+        ignore_conflicts=True,
+        batch_size=1000,
+    )
+    rollups.reopen(min(sample.at for sample in samples))
+
+
+def _keep_decisions(decisions: tuple[DecisionRecord, ...], ids: dict[Key, int]) -> None:
+    Decision.objects.bulk_create(
+        [
+            Decision(
+                series_id=ids[record.service, record.version],
+                at=record.at,
+                before=record.before,
+                after=record.after,
+                code=record.code,
+                reason=record.reason,
+                applied=record.applied,
+                inputs=record.inputs,
+            )
+            for record in decisions
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def _note_outcomes(samples: list[Sample], ids: dict[Key, int], now: float) -> None:
+    """Write down when the replicas that were asked for were ready."""
+    waiting = list(
+        Decision.objects.select_related(None).filter(
+            applied=True, ready_at=None, at__gte=now - _OUTCOME_SECONDS, after__gt=0
+        )
+    )
+    if not waiting:
+        return
+    seen: dict[int, list[tuple[int, int]]] = {}
+    for sample in samples:
+        seen.setdefault(ids[sample.service, sample.version], []).append((sample.at, sample.ready))
+    done = []
+    for decision in waiting:
+        if decision.after <= decision.before:
+            continue
+        for at, ready in sorted(seen.get(decision.series_id, ())):
+            if at >= decision.at - 1 and ready >= decision.after:
+                decision.ready_at = max(float(at + 1), decision.at)
+                done.append(decision)
+                break
+    Decision.objects.bulk_update(done, ["ready_at"])

@@ -1,0 +1,270 @@
+"""Questions about what was measured: charts, small figures, the ledger. Only reads.
+
+A chart picks the resolution by its range. What the coarser table does not hold yet (its newest,
+open bucket) is added up from the finer ones, so every range ends at now. Unknown is None, never
+zero: a bucket with nothing measured is a gap.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, F, Max, Q, QuerySet
+
+from router.samples import quantile_us
+from router.telemetry.models import Decision, RollupMark, Second, Series, TenSeconds
+from router.telemetry.rollups import COLUMNS, LEVELS, MEANS, SUMS, Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A span a person may look at, in seconds, and the bucket it is drawn with."""
+
+    key: str
+    label: str
+    seconds: int
+    step: int
+
+
+RANGES = (
+    Range("5m", "5 min", 300, 1),
+    Range("30m", "30 min", 1_800, 10),
+    Range("1h", "1 h", 3_600, 10),
+    Range("6h", "6 h", 21_600, 60),
+    Range("24h", "24 h", 86_400, 60),
+    Range("7d", "7 d", 604_800, 3_600),
+    Range("30d", "30 d", 2_592_000, 3_600),
+)
+BY_KEY = {item.key: item for item in RANGES}
+MARKS_AT_MOST = 500  # decisions on one chart, the newest ones
+_QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+_RATES = ("ok", "client_errors", "rejected", "timeouts", "failures")
+# Columns of a chart, in the order of its CSV. Rates are per second, latencies milliseconds.
+CHART_COLUMNS = (
+    "ready", "starting", "draining", "desired", "busy", "busy_peak",
+    "ok", "client_errors", "rejected", "timeouts", "failures",
+    "p50", "p95", "p99", "queued", "queued_peak",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Columns of equal length; `at` is where each bucket begins, epoch seconds.
+
+    A row of None stands in each gap, so that a line breaks there.
+    """
+
+    range: Range
+    start: int
+    end: int
+    at: list[int]
+    columns: dict[str, list[float | None]]
+
+    @property
+    def empty(self) -> bool:
+        return not self.at
+
+
+def chart(service: str, span: Range, now: float, after: int | None = None) -> Chart:
+    """What is known of a service (all its versions together) from `now - span` on.
+
+    With `after`, only the buckets that begin later and are complete: what a page that shows the
+    rest already has to append.
+    """
+    step = span.step
+    start = math.ceil(now - span.seconds)
+    start -= start % step
+    # Seconds arrive whole. A longer bucket that still grows is shown on a page's first reading and
+    # left out of what is appended, because it cannot be taken back.
+    end = int(now) + 1
+    fine = step <= 10
+    if fine and step > 1:
+        end = (int(now) - 2) // step * step
+    previous: int | None = None
+    if after is not None:
+        start = max(start, after + step)
+        previous = after if start == after + step else None
+    ids = list(Series.objects.filter(service=service).values_list("pk", flat=True))
+    buckets: dict[int, list[Bucket]] = {}
+    by_series: dict[tuple[int, int], Bucket] = {}
+    if ids and start < end:
+        for row in _rows(ids, start, end, step):
+            at = row[1] - row[1] % step
+            bucket = by_series.get((at, row[0]))
+            if bucket is None:
+                bucket = by_series[at, row[0]] = Bucket()
+                buckets.setdefault(at, []).append(bucket)
+            bucket.add(row)
+    at_column: list[int] = []
+    columns: dict[str, list[float | None]] = {name: [] for name in CHART_COLUMNS}
+    for at in sorted(buckets):
+        if previous is not None and at > previous + step:
+            at_column.append(previous + step)
+            for values in columns.values():
+                values.append(None)
+        at_column.append(at)
+        point = _point(buckets[at])
+        for name, values in columns.items():
+            values.append(point[name])
+        previous = at
+    return Chart(span, start, int(now), at_column, columns)
+
+
+def _rows(ids: Sequence[int], start: int, end: int, step: int) -> Iterable[tuple]:
+    """Rows of `COLUMNS` from the table of this step, then from finer ones where it ends."""
+    marks = dict(RollupMark.objects.values_list("step", "until"))
+    begin = start
+    for level in reversed(LEVELS):
+        if level.step > step:
+            continue
+        until = end if level.step == 1 else min(marks.get(level.step, 0), end)
+        if begin < until:
+            yield from level.model._default_manager.filter(
+                series_id__in=ids, at__gte=begin, at__lt=until
+            ).values_list(*COLUMNS)
+            begin = until
+
+
+def _point(versions: Sequence[Bucket]) -> dict[str, float | None]:
+    """One bucket of a service: its versions added up."""
+    means = [0.0] * len(MEANS)
+    rates = [0.0] * len(SUMS)
+    histogram = list(versions[0].histogram)
+    for index, bucket in enumerate(versions):
+        for column, total in enumerate(bucket.means):
+            means[column] += total / bucket.seconds
+        for column, total in enumerate(bucket.sums):
+            rates[column] += total / bucket.seconds
+        if index:
+            histogram = [a + b for a, b in zip(histogram, bucket.histogram, strict=True)]
+    point: dict[str, float | None] = {
+        name: round(value, 3) for name, value in zip(MEANS, means, strict=True)
+    }
+    by_name = dict(zip(SUMS, rates, strict=True))
+    for name in _RATES:
+        point[name] = round(by_name[name], 3)
+    counts = tuple(histogram)
+    for name, q in _QUANTILES:
+        value = quantile_us(counts, q)
+        point[name] = None if value is None else round(value / 1000, 2)
+    point["busy_peak"] = sum(bucket.peaks[0] for bucket in versions)
+    point["queued_peak"] = sum(bucket.peaks[1] for bucket in versions)
+    return point
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How a service did over some seconds. Latencies are seconds, None where nothing was answered."""
+
+    at: int  # where its newest measured second begins
+    requests_per_second: float
+    bad_percent: float  # of the answers, those that are 502, 503 or 504
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    busy: float
+    queued: float
+    ready: int
+    starting: int
+    desired: int
+
+
+def latest(names: Iterable[str], now: float, seconds: int = 10) -> dict[str, Figures]:
+    """Figures of the last seconds, by service; one that was not measured is not in it. One query."""
+    rows = (
+        Second.objects.filter(series__service__in=list(names), at__gte=int(now) - seconds)
+        .order_by("at")
+        .values_list(*COLUMNS, "series__service")
+    )
+    by_service: dict[str, dict[int, tuple[Bucket, tuple]]] = {}
+    for row in rows:
+        versions = by_service.setdefault(row[-1], {})
+        bucket = versions[row[0]][0] if row[0] in versions else Bucket()
+        bucket.add(row)
+        versions[row[0]] = (bucket, row)
+    return {name: _figures(versions) for name, versions in by_service.items()}
+
+
+def _figures(versions: dict[int, tuple[Bucket, tuple]]) -> Figures:
+    buckets = [bucket for bucket, _ in versions.values()]
+    point = _point(buckets)
+    answered = sum(point[name] or 0.0 for name in _RATES)
+    bad = sum(point[name] or 0.0 for name in ("rejected", "timeouts", "failures"))
+
+    def newest(column: str) -> int:
+        index = COLUMNS.index(column)
+        return round(sum(row[index] for _, row in versions.values()))
+
+    def seconds(name: str) -> float | None:
+        value = point[name]
+        return None if value is None else value / 1000
+
+    return Figures(
+        at=max(row[1] for _, row in versions.values()),
+        requests_per_second=answered,
+        bad_percent=100 * bad / answered if answered else 0.0,
+        p50=seconds("p50"),
+        p95=seconds("p95"),
+        p99=seconds("p99"),
+        busy=point["busy"] or 0.0,
+        queued=point["queued"] or 0.0,
+        ready=newest("ready"),
+        starting=newest("starting"),
+        desired=newest("desired"),
+    )
+
+
+def spark(
+    names: Iterable[str], seconds: int, now: float, points: int = 60
+) -> dict[str, list[float | None]]:
+    """Answers a second over the last seconds, by service, in `points` buckets; None is a gap.
+
+    A service that was not measured is not in it. One query; up to 10 minutes from single seconds,
+    up to 2 days from ten seconds.
+    """
+    model = Second if seconds <= 600 else TenSeconds
+    size = max(seconds / points, 1.0 if model is Second else 10.0)
+    count = math.ceil(seconds / size)
+    start = int(now) - math.ceil(count * size)
+    rows = model._default_manager.filter(
+        series__service__in=list(names), at__gte=start, at__lt=int(now)
+    ).values_list("series__service", "series_id", "at", "seconds", *_RATES)
+    totals: dict[tuple[str, int, int], tuple[int, int]] = {}
+    for service, series, at, measured, *counts in rows:
+        key = (service, min(int((at - start) / size), count - 1), series)
+        answered, covered = totals.get(key, (0, 0))
+        totals[key] = (answered + sum(counts), covered + measured)
+    lines: dict[str, list[float | None]] = {}
+    for (service, index, _), (answered, covered) in totals.items():
+        line = lines.setdefault(service, [None] * count)
+        line[index] = round((line[index] or 0.0) + answered / covered, 3)
+    return lines
+
+
+SHOWN = ("all", "changes", "prevented")
+
+
+def decisions(service: str, show: str = "all") -> QuerySet[Decision]:
+    """A service's ledger, newest first: all of it, what changed the count, or what could not."""
+    rows = Decision.objects.filter(series__service=service)
+    changed = Q(applied=True) & ~Q(before=F("after"))
+    if show == "changes":
+        return rows.filter(changed)
+    if show == "prevented":
+        return rows.exclude(changed)
+    return rows
+
+
+def marks(service: str, since: float, after: int = 0) -> list[Decision]:
+    """Decisions to draw on a chart, oldest first; with `after`, only those with a later id."""
+    rows = decisions(service).filter(at__gte=since, pk__gt=after)[:MARKS_AT_MOST]
+    return list(reversed(rows))
+
+
+def ledger_state(service: str) -> str:
+    """A word that is another one when the ledger is: new decisions, or an outcome that came in."""
+    found: dict[str, Any] = Decision.objects.filter(series__service=service).aggregate(
+        newest=Max("pk"), outcomes=Count("ready_at")
+    )
+    return f"{found['newest'] or 0}-{found['outcomes']}"
