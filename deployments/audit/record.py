@@ -19,7 +19,7 @@ def record(
 ) -> None:
     """Write one audit row. `actor` None is the system itself. Never pass a secret in the values."""
     AuditEntry.objects.create(
-        actor=actor,
+        actor_id=actor.pk if actor is not None else None,
         actor_name=actor.get_username() if actor is not None else "slipway",
         action=action,
         object_type=object_type,

@@ -64,7 +64,7 @@ def attach(
         sku=sku,
         description=description,
         router_url=router_url.rstrip("/"),
-        created_by=actor,
+        created_by_id=actor.pk if actor else None,
     )
     try:
         cluster.clean_fields(exclude=["created_by"])

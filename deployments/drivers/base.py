@@ -86,6 +86,11 @@ class Driver(ABC):
     def publish_routes(self, report: RouteReport) -> None:
         """The router's word on which replicas are in rotation, draining and safe to stop."""
 
+    def routes(self) -> RouteReport | None:
+        """What `publish_routes` was told last; None when the router never said anything, or where the
+        driver cannot tell. A rollout asks, so that "healthy" means that requests arrive."""
+        return None
+
     @abstractmethod
     def logs(
         self, replica: str, *, cursor: str = "", limit: int = 1000, previous: bool = False

@@ -103,6 +103,7 @@ class ProcessDriver(Driver):
         self._specs: Cached[ServiceSpec] = Cached()
         self._scales: Cached[ServiceScale] = Cached()
         self._replicas: Cached[StoredReplica] = Cached()
+        self._routes: Cached[RouteReport] = Cached()
 
     # What should run
 
@@ -159,6 +160,14 @@ class ProcessDriver(Driver):
             write_json(self.folder.routes, to_json(report), sync=False)
         except OSError as error:
             raise Unavailable(f"{self.folder.routes} cannot be written: {error}.") from error
+
+    def routes(self) -> RouteReport | None:
+        try:
+            return self._routes.get(self.folder.routes, _route_report)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"{self.folder.routes} cannot be read: {error}.") from error
 
     def _writing(self, what: str) -> "_Writing":
         return _Writing(self.folder, what)
@@ -315,6 +324,10 @@ def _names(folder: Path) -> list[str]:
 def _of(scales: dict[str, ServiceScale], service: str, version: str) -> VersionScale | None:
     scale = scales.get(service)
     return None if scale is None else scale.versions.get(version)
+
+
+def _route_report(data: Any) -> RouteReport:
+    return from_json(RouteReport, data)
 
 
 def _service_spec(data: Any) -> ServiceSpec:

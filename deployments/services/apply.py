@@ -10,6 +10,7 @@ from django.db import transaction
 
 from deployments.clusters.drivers import driver_for
 from deployments.errors import SlipwayError
+from deployments.registry.blobs import StorageBlobs
 from deployments.services.models import Revision, Service
 from deployments.services.specs import service_spec
 
@@ -27,7 +28,12 @@ def apply_service(service_id: int) -> bool:
     revision = Revision.objects.select_related("service", "environment", "package").get(
         pk=service.current_id
     )
-    driver_for(service.cluster).apply(service_spec(service, revision))
+    spec = service_spec(service, revision)
+    driver = driver_for(service.cluster)
+    # staged files that nothing used for a while may have been cleared away
+    for version in spec.versions:
+        driver.stage(version.revision, StorageBlobs())
+    driver.apply(spec)
     return True
 
 

@@ -366,6 +366,8 @@ def _create_service(
     actor: "AbstractBaseUser | None", request: DeployRequest, config: DeploymentConfig
 ) -> Service:
     primary, secondary = request.keys or (keys.generate(), keys.generate())
+    if request.cluster is None:
+        raise InvalidInput("Choose a cluster.", field="cluster")
     return Service.objects.create(
         name=request.name,
         cluster=request.cluster,
@@ -377,7 +379,7 @@ def _create_service(
         cors_origins=list(request.cors_origins or ()),
         primary_key=keys.encrypt(primary),
         secondary_key=keys.encrypt(secondary),
-        created_by=actor,
+        created_by_id=actor.pk if actor else None,
     )
 
 
@@ -431,7 +433,7 @@ def _create_revision(
         environment=environment,
         config=plan.config.to_values(),
         note=note[:200],
-        created_by=actor,
+        created_by_id=actor.pk if actor else None,
     )
     RevisionModel.objects.bulk_create(
         RevisionModel(revision=revision, model_version=version, position=position)
@@ -449,7 +451,7 @@ def _create_deployment(
         previous=service.current,
         kind=kind,
         step="queued",
-        created_by=actor,
+        created_by_id=actor.pk if actor else None,
     )
     DeploymentStep.objects.create(
         deployment=deployment, name="queued", started_at=deployment.created_at

@@ -141,6 +141,7 @@ class DeploymentConfig:
 
 NAMES: tuple[str, ...] = tuple(item.name for item in fields(DeploymentConfig))
 _AUTOSCALE = tuple(name for name in NAMES if name.startswith("autoscale_"))
+_UNSET_AUTOSCALE: dict[str, Any] = dict.fromkeys(_AUTOSCALE)
 _KINDS: dict[str, Any] = typing.get_type_hints(DeploymentConfig)
 
 
@@ -165,7 +166,7 @@ def from_values(
     given = {name: _convert(name, value) for name, value in values.items()}
     start = base or DeploymentConfig()
     if given.get("num_replicas") is not None or given.get("autoscale_enabled") is False:
-        start = replace(start, **dict.fromkeys(_AUTOSCALE))
+        start = replace(start, **_UNSET_AUTOSCALE)
     elif any(given.get(name) for name in _AUTOSCALE):
         start = replace(start, num_replicas=None)
     plain = DeploymentConfig()

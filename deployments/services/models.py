@@ -164,7 +164,11 @@ class Deployment(models.Model):
     # The job that has it ("host:pid:start") and until when that is believed without a sign of life.
     claimed_by = models.CharField(max_length=200, blank=True)
     claimed_until = models.DateTimeField(null=True, blank=True)
+    # How often a job took it up; one that kills its worker each time is given up.
+    attempts = models.PositiveIntegerField(default=0, editable=False)
     applied_at = models.DateTimeField(null=True, blank=True)
+    # How far each new replica's output has been copied into the deployment's log: {replica: cursor}.
+    log_cursors = models.JSONField(default=dict, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     created_by = models.ForeignKey(
