@@ -5,18 +5,16 @@ A page, an API view or a consumer names the role it needs; each role includes th
 
 from collections.abc import Callable
 from functools import wraps
-from importlib import import_module
+from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
 
-from django.conf import settings
-from django.contrib.auth import get_user
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
 
 from portal.models import Role, User
 
 _RANK = {Role.VIEWER: 0, Role.DEPLOYER: 1, Role.ADMINISTRATOR: 2}
-View = TypeVar("View", bound=Callable[..., HttpResponseBase])
+View = TypeVar("View", bound=Callable[..., Any])
 
 
 def allows(user: object, needed: Role) -> bool:
@@ -26,32 +24,31 @@ def allows(user: object, needed: Role) -> bool:
     return _RANK[Role(user.role)] >= _RANK[needed]
 
 
-def session_allows(session_key: str | None, needed: Role) -> bool:
-    """Whether the session still stands and its person has the role, read anew from the database.
-
-    For websockets, which outlive the request that opened them: a person may sign out, change the
-    password, lose a role or be deactivated meanwhile. Blocking; consumers call it in a thread.
-    """
-    if not session_key:
-        return False
-    request = HttpRequest()
-    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    return allows(get_user(request), needed)
-
-
 def requires(needed: Role) -> Callable[[View], View]:
-    """Decorator of a view: 403 with a reason unless the person's role allows it.
+    """Decorator of a view, also of an async one: 403 with a reason unless the role allows it.
 
     Signing in is asked for by LoginRequiredMiddleware before any view runs.
     """
 
+    def refuse_unless(user: object) -> None:
+        if not allows(user, needed):
+            raise PermissionDenied(
+                f"This needs the role {needed.label.lower()}; ask an administrator for it."
+            )
+
     def decorate(view: View) -> View:
+        if iscoroutinefunction(view):
+
+            @wraps(view)
+            async def guarded_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+                refuse_unless(await request.auser())
+                return await view(request, *args, **kwargs)
+
+            return cast(View, guarded_async)
+
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            if not allows(request.user, needed):
-                raise PermissionDenied(
-                    f"This needs the role {needed.label.lower()}. Ask an administrator for it."
-                )
+            refuse_unless(request.user)
             return view(request, *args, **kwargs)
 
         return cast(View, guarded)
