@@ -1,0 +1,190 @@
+"""Which backend of the pool serves which version, and what the maps hold.
+
+PURE. A backend belongs to one version at a time and is given away only when all of its slots are
+free. A version's queue wait is part of HAProxy's text, so a version takes a free backend with its
+wait where there is one; else a free backend's wait is changed, or the pool grows, and the text with
+it: that is a reload, and `Assignment.why` says so.
+
+Maps are changed in the order that no request can fall between: what a route needs comes before it,
+and goes after it.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from deployments.types import AuthSpec, ServiceSpec
+from router.haproxy import render
+from router.haproxy.render import BackendShape
+
+_SURGE = 2  # slots beyond the most replicas wanted: those that leave still stand in theirs
+_MOST_SLOTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A version of a service."""
+
+    service: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.service}/{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a version asks of its backend."""
+
+    queue_wait_ms: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """`backends` by version, the pool's shapes, and why they differ from before (else empty)."""
+
+    backends: dict[Key, str]
+    shapes: tuple[BackendShape, ...]
+    why: tuple[str, ...] = ()
+
+
+def needs(services: Sequence[ServiceSpec], replicas: Mapping[Key, int]) -> dict[Key, Need]:
+    """What each version asks for; `replicas` is how many it has now, those leaving included."""
+    found = {}
+    for spec in services:
+        for version in spec.versions:
+            key = Key(spec.name, version.name)
+            most = max(version.scaling.maximum, replicas.get(key, 0))
+            found[key] = Need(version.revision.max_request_wait_ms, most + _SURGE)
+    return found
+
+
+def assign(
+    held: Mapping[Key, str],
+    shapes: Sequence[BackendShape],
+    wanted: Mapping[Key, Need],
+    occupied: Collection[str],
+    least_slots: int,
+) -> Assignment:
+    """Each wanted version with a backend that suits it.
+
+    `held` is what was assigned before; a version that is not wanted any more keeps its backend while
+    that is `occupied` (a slot in it is not free), so that nobody else gets it.
+    """
+    pool = list(shapes)
+    why: list[str] = []
+    backends = {
+        key: backend for key, backend in held.items() if key in wanted or backend in occupied
+    }
+    index_of = {render.backend_name(index): index for index in range(len(pool))}
+    taken = set(backends.values()) | set(occupied)
+    for key in sorted(wanted, key=str):
+        need = wanted[key]
+        slots = min(_doubled(least_slots, need.slots), _MOST_SLOTS)
+        if key not in backends:
+            free = [name for name in index_of if name not in taken]
+            fitting = [
+                name
+                for name in free
+                if pool[index_of[name]].queue_wait_ms == need.queue_wait_ms
+                and pool[index_of[name]].slots >= min(need.slots, _MOST_SLOTS)
+            ]
+            if not free:
+                grown = max(len(pool), 1)
+                why.append(f"no backend is free for {key}: {grown} more are made")
+                for _ in range(grown):
+                    index_of[render.backend_name(len(pool))] = len(pool)
+                    pool.append(BackendShape(need.queue_wait_ms, least_slots))
+                free = [name for name in index_of if name not in taken]
+            backends[key] = (fitting or free)[0]
+            taken.add(backends[key])
+        index = index_of[backends[key]]
+        if pool[index].queue_wait_ms != need.queue_wait_ms:
+            why.append(f"{key} waits {need.queue_wait_ms} ms in its queue")
+            pool[index] = replace(pool[index], queue_wait_ms=need.queue_wait_ms)
+        if pool[index].slots < min(need.slots, _MOST_SLOTS):
+            why.append(f"{key} needs room for {need.slots} replicas")
+            pool[index] = replace(pool[index], slots=slots)
+    return Assignment(backends, tuple(pool), tuple(why))
+
+
+def _doubled(size: int, need: int) -> int:
+    return size if need <= size else size * 2 ** math.ceil(math.log2(need / size))
+
+
+def maps(
+    services: Sequence[ServiceSpec],
+    backends: Mapping[Key, str],
+    retry_after: Mapping[Key, int],
+) -> dict[str, dict[str, str]]:
+    """What every map should hold for these services."""
+    wanted: dict[str, dict[str, str]] = {name: {} for name in render.MAPS}
+    for spec in services:
+        for version in spec.versions:
+            key = Key(spec.name, version.name)
+            backend = backends[key]
+            wanted[render.VERSIONS_MAP][str(key)] = backend
+            wanted[render.TIMEOUTS_MAP][backend] = str(version.revision.scoring_timeout_ms)
+            if key in retry_after:
+                wanted[render.RETRY_MAP][backend] = str(retry_after[key])
+        wanted[render.ROUTES_MAP][spec.name] = backends[default_version(spec)]
+        if _open(spec.auth):
+            wanted[render.OPEN_MAP][spec.name] = "open"
+        elif spec.auth.key_enabled:
+            for digest in spec.auth.key_digests:
+                wanted[render.KEYS_MAP][f"{digest.upper()}:{spec.name}"] = "key"
+    return wanted
+
+
+def default_version(spec: ServiceSpec) -> Key:
+    """The version that takes what nobody asks another one for."""
+    chosen = next((version for version in spec.versions if version.is_default), spec.versions[0])
+    return Key(spec.name, chosen.name)
+
+
+def _open(auth: AuthSpec) -> bool:
+    return not auth.key_enabled and not auth.token_enabled
+
+
+# Where each map stands when something is added; the other way round when something goes.
+_ADD_ORDER = (
+    render.TIMEOUTS_MAP,
+    render.RETRY_MAP,
+    render.KEYS_MAP,
+    render.OPEN_MAP,
+    render.VERSIONS_MAP,
+    render.ROUTES_MAP,
+)
+
+
+def map_commands(
+    present: Mapping[str, Mapping[str, str]], wanted: Mapping[str, Mapping[str, str]]
+) -> tuple[str, ...]:
+    """The commands that make HAProxy's maps the wanted ones; none when they are."""
+    commands = []
+    for name in _ADD_ORDER:
+        have, want = present[name], wanted[name]
+        for key in sorted(want):
+            if key not in have:
+                commands.append(f"add map {name} {key} {want[key]}")
+            elif have[key] != want[key]:
+                commands.append(f"set map {name} {key} {want[key]}")
+    for name in reversed(_ADD_ORDER):
+        gone = sorted(set(present[name]) - set(wanted[name]))
+        commands += [f"del map {name} {key}" for key in gone]
+    return tuple(commands)
+
+
+def map_text(entries: Mapping[str, str]) -> str:
+    """A map's file, as HAProxy reads it when it starts."""
+    return "".join(f"{key} {value}\n" for key, value in sorted(entries.items()))
+
+
+def recovered(versions: Mapping[str, str]) -> dict[Key, str]:
+    """The assignment as the running HAProxy's own map of versions tells it."""
+    found = {}
+    for name, backend in versions.items():
+        service, _, version = name.partition("/")
+        found[Key(service, version)] = backend
+    return found

