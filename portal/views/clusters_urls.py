@@ -1,3 +1,14 @@
-"""URLs of the clusters pages."""
+"""URLs of the clusters pages. A cluster's name never begins with "_"."""
 
-urlpatterns: list = []
+from django.urls import path
+
+from portal.views import clusters
+
+urlpatterns = [
+    path("", clusters.cluster_list, name="cluster-list"),
+    path("_attach/", clusters.attach, name="cluster-attach"),
+    path("<slug:name>/", clusters.detail, name="cluster-detail"),
+    path("<slug:name>/live/", clusters.live, name="cluster-live"),
+    path("<slug:name>/check/", clusters.check, name="cluster-check"),
+    path("<slug:name>/detach/", clusters.detach, name="cluster-detach"),
+]

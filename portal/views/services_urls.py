@@ -1,3 +1,43 @@
-"""URLs of the services pages."""
+"""URLs of the services pages. A service's name never begins with "_", so `_deploy` cannot be one."""
 
-urlpatterns: list = []
+from django.urls import path
+
+from portal.views import (
+    services,
+    services_access,
+    services_deploy,
+    services_history,
+    services_overview,
+    services_try,
+)
+
+urlpatterns = [
+    path("", services.service_list, name="service-list"),
+    path("_rows/", services.service_rows, name="service-rows"),
+    path("_deploy/", services_deploy.deploy_new, name="service-deploy"),
+    path("_deploy/plan/", services_deploy.plan, name="service-deploy-plan"),
+    path("_deploy/models/", services_deploy.model_choices, name="service-deploy-models"),
+    path("_deploy/capacity/", services_deploy.capacity, name="service-deploy-capacity"),
+    path("_deploy/fill/", services_deploy.fill, name="service-deploy-fill"),
+    path("<slug:name>/", services_overview.overview, name="service-overview"),
+    path("<slug:name>/header/", services_overview.header, name="service-header"),
+    path("<slug:name>/state/", services_overview.state, name="service-state"),
+    path("<slug:name>/timeline/", services_overview.timeline, name="service-timeline"),
+    path("<slug:name>/replicas/", services_overview.replicas, name="service-replicas"),
+    path("<slug:name>/figures/", services_overview.figures, name="service-figures"),
+    path("<slug:name>/test/", services_try.try_page, name="service-test"),
+    path("<slug:name>/test/send/", services_try.send, name="service-test-send"),
+    path("<slug:name>/consume/", services_access.consume, name="service-consume"),
+    path("<slug:name>/consume/keys/", services_access.keys_hidden, name="service-keys"),
+    path("<slug:name>/consume/keys/reveal/", services_access.reveal, name="service-keys-reveal"),
+    path(
+        "<slug:name>/consume/keys/regenerate/",
+        services_access.regenerate,
+        name="service-keys-regenerate",
+    ),
+    path("<slug:name>/settings/", services_deploy.settings, name="service-settings"),
+    path("<slug:name>/settings/access/", services_access.update, name="service-access"),
+    path("<slug:name>/settings/delete/", services_access.delete, name="service-delete"),
+    path("<slug:name>/history/", services_history.history, name="service-history"),
+    path("<slug:name>/history/roll-back/", services_history.roll_back, name="service-roll-back"),
+]

@@ -1,0 +1,74 @@
+"""First values of the deployment form: for a model, or from a revision. Reads rows only."""
+
+import re
+from typing import Any
+
+from deployments.clusters.models import Cluster
+from deployments.errors import SlipwayError
+from deployments.registry.models import Framework, ModelVersion
+from deployments.services import no_code, sources
+from deployments.services.config import DEFAULTS
+from deployments.services.models import Revision, Service
+from deployments.services.specs import config_of
+from portal.forms.fields import split_version, versions_named
+from portal.forms.services import AUTOSCALE, EDITOR, ENTRY_SCRIPT, FIXED, KEPT, NO_CODE
+from portal.project_source import Kept
+from portal.score_templates import SCIKIT_LEARN, for_framework
+
+_SERVED_AS_THEY_ARE = (Framework.SCIKIT_LEARN, Framework.ONNX)
+
+
+def suggested_name(model: str) -> str:
+    """A free service name made of a model's name; empty when nothing of it can be used."""
+    name = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    name = re.sub(r"^[^a-z]+", "", name)[:32].rstrip("-")
+    if len(name) < 3 or Service.objects.filter(name=name).exists():
+        return ""
+    return name
+
+
+def of_model(text: str) -> dict[str, Any]:
+    """For `?model=name:version`; a version that does not exist is left out."""
+    first = Cluster.objects.order_by("name").values_list("name", flat=True).first()
+    initial: dict[str, Any] = {"models": [], "score_py": SCIKIT_LEARN, "cluster": first}
+    pair = split_version(text)
+    version = versions_named([pair]).get(pair) if pair else None
+    if version is None:
+        return initial
+    served = version.framework in _SERVED_AS_THEY_ARE
+    return initial | {
+        "models": [str(version)],
+        "name": suggested_name(version.model.name),
+        "serving": NO_CODE if served else ENTRY_SCRIPT,
+        "score_py": for_framework(version.framework),
+    }
+
+
+def of_revision(revision: Revision | None, kept: Kept | None) -> dict[str, Any]:
+    """For the next revision of a service: what this one has."""
+    if revision is None:
+        return of_model("")
+    versions: list[ModelVersion] = [link.model_version for link in revision.model_links.all()]
+    config = config_of(revision)
+    values = config.to_values()
+    for name, default in DEFAULTS.items():
+        if values.get(name) is None:
+            values[name] = default
+    framework = versions[0].framework if versions else ""
+    initial = values | {
+        "models": [str(version) for version in versions],
+        "serving": ENTRY_SCRIPT if revision.entry_script else NO_CODE,
+        "entry_script": revision.entry_script or "score.py",
+        "environment": "" if no_code.made_here(revision.environment) else str(revision.environment),
+        "replicas_mode": AUTOSCALE if config.autoscales else FIXED,
+        "kept_source": kept.token if kept else "",
+        "source_kind": KEPT if kept else EDITOR,
+        "score_py": for_framework(framework),
+    }
+    if kept is not None:
+        try:
+            initial["score_py"] = sources.read_text(kept.blob, revision.entry_script)
+            initial["source_kind"] = EDITOR
+        except SlipwayError:
+            pass  # not text, or too large for the page: it is kept as it is
+    return initial

@@ -1,0 +1,138 @@
+"""What the deployment form amounts to, said before it is submitted. Reads rows only."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployments.clusters.changes import capacity_of as cluster_capacity
+from deployments.clusters.models import Cluster
+from deployments.environments.models import BuildState, Environment, EnvironmentBuild
+from deployments.errors import InvalidInput
+from deployments.services import fits
+from deployments.services.config import DEFAULTS, DeploymentConfig, replicas_needed
+from deployments.services.models import Service
+from portal.forms.services import EDITOR, ENTRY_SCRIPT, DeployForm
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something about one field, named as the form names it."""
+
+    label: str
+    message: str
+
+
+@dataclass(slots=True)
+class Plan:
+    """`lines` say what will happen; `misfits` can never run there; `warnings` may not run now."""
+
+    lines: list[str] = field(default_factory=list)
+    misfits: list[Remark] = field(default_factory=list)
+    warnings: list[Remark] = field(default_factory=list)
+    capacity_known: bool = True
+    cluster: Cluster | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """The calculator's answer with its formula written out."""
+
+    replicas: int
+    formula: str
+
+
+def capacity_of(values: dict[str, Any]) -> Needed:
+    """How many replicas this load needs. `values` are a valid CapacityForm's."""
+    rate, seconds = values["requests_per_second"], values["seconds_per_request"]
+    percent = values["autoscale_target_utilization"] or DEFAULTS["autoscale_target_utilization"]
+    concurrency = values["replica_max_concurrent_requests"] or 1
+    replicas = replicas_needed(rate, seconds, percent / 100, concurrency)
+    return Needed(
+        replicas,
+        f"{rate:g} requests/s × {seconds:g} s ÷ {percent / 100:g} target ÷ {concurrency} at once, "
+        f"rounded up = {replicas:,}",
+    )
+
+
+def misfits_of(form: DeployForm, cluster: Cluster | None) -> list[InvalidInput]:
+    """What can never run on the cluster; empty while the configuration itself is not valid."""
+    config = form.config
+    if config is None or cluster is None:
+        return []
+    return fits.misfits(config, cluster_capacity(cluster), cluster.purpose, cluster.sku.name)
+
+
+def plan_of(form: DeployForm, service: Service | None) -> Plan:
+    """The form must have been validated; what is missing or wrong in it is simply not said here."""
+    data = form.cleaned_data
+    cluster = service.cluster if service else data.get("cluster")
+    plan = Plan(cluster=cluster)
+    if cluster is not None:
+        plan.capacity_known = cluster.capacity is not None
+        plan.misfits = [_remark(form, item) for item in misfits_of(form, cluster)]
+        if form.config is not None and not plan.misfits:
+            plan.warnings = [
+                _remark(form, item)
+                for item in fits.warnings(form.config, cluster_capacity(cluster))
+            ]
+    plan.lines = _lines(data, service, cluster)
+    return plan
+
+
+def _remark(form: DeployForm, item: InvalidInput) -> Remark:
+    found = form.fields.get(item.field)
+    return Remark(str(found.label) if found else "Cluster", item.message)
+
+
+def _lines(data: dict[str, Any], service: Service | None, cluster: Cluster | None) -> list[str]:
+    lines: list[str] = []
+    if service is not None:
+        lines.append(
+            f"Revision {service.next_revision} of {service.name}. What serves now goes on until the "
+            "new replicas answer."
+        )
+    elif data.get("name") and cluster is not None:
+        lines.append(f"A new service {data['name']} on {cluster.name}.")
+    if models := data.get("models"):
+        shown = ", ".join(str(version) for version in models[:3])
+        more = f" and {len(models) - 3} more" if len(models) > 3 else ""
+        lines.append(f"It serves {shown}{more}, {_serving(data)}.")
+    lines.append(_environment(data.get("environment")))
+    if (config := data.get("config")) is not None:
+        lines.append(_replicas(config))
+        if service is None:
+            lines.append(
+                "Two keys are made for it."
+                if config.auth_enabled
+                else "Anyone who reaches the router may score: no key is asked for."
+            )
+    return lines
+
+
+def _serving(data: dict[str, Any]) -> str:
+    if data.get("serving") != ENTRY_SCRIPT:
+        return "without code of yours"
+    script = data.get("entry_script") or "the entry script"
+    return f"by {script}" + (" written here" if data.get("source_kind") == EDITOR else "")
+
+
+def _environment(environment: Environment | None) -> str:
+    if environment is None:
+        return "Its environment is made for the model’s framework, and built once."
+    ready = EnvironmentBuild.objects.filter(hash=environment.hash, state=BuildState.READY).exists()
+    return f"It runs in {environment}, " + (
+        "which is built already." if ready else "which is built first; that can take minutes."
+    )
+
+
+def _replicas(config: DeploymentConfig) -> str:
+    scaling = config.to_scaling()
+    each = f"{config.cpu_cores:g} CPU and {config.memory_gb:g} GiB each"
+    if config.gpu_cores:
+        each = f"{config.cpu_cores:g} CPU, {config.memory_gb:g} GiB and {config.gpu_cores} GPU each"
+    if not scaling.autoscale:
+        count = "1 replica" if scaling.minimum == 1 else f"{scaling.minimum} replicas"
+        return f"{count}, {each}."
+    return (
+        f"{scaling.minimum} to {scaling.maximum} replicas as the load asks for, {each}, about "
+        f"{scaling.target_utilization} % of them busy."
+    )

@@ -1,0 +1,95 @@
+"""Forms of the clusters pages. They check and convert; `deployments.clusters.changes` decides."""
+
+from itertools import groupby
+from typing import Any
+
+from django import forms
+from django.core.validators import URLValidator
+
+from deployments.clusters.models import Cluster, Sku
+
+# What can be attached at all, and in which words it is offered or not yet.
+KIND_NOTES = {
+    Cluster.Kind.PROCESS.value: "Replicas are processes of this machine; nothing else is needed.",
+    Cluster.Kind.DOCKER.value: "Replicas are containers of a Docker Engine.",
+    Cluster.Kind.KUBERNETES.value: "Replicas are pods of a Kubernetes cluster.",
+}
+
+
+def sku_words(sku: Sku) -> str:
+    """`Standard_NC6 (6 vCPU, 56 GiB, NVIDIA Tesla K80)`; what is empty is read from the machine."""
+    parts = []
+    if sku.vcpu is not None:
+        parts.append(f"{sku.vcpu} vCPU")
+    if sku.memory_gb is not None:
+        parts.append(f"{sku.memory_gb:g} GiB")
+    if sku.accelerator:
+        count = f"{sku.accelerators} × " if sku.accelerators > 1 else ""
+        parts.append(f"{count}{sku.accelerator}")
+    return f"{sku.name} ({', '.join(parts)})" if parts else f"{sku.name} (read from it)"
+
+
+class AttachForm(forms.Form):
+    """A cluster to take into use. `kinds` are those that can be attached now."""
+
+    name = forms.CharField(
+        label="Name",
+        max_length=24,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        help_text="3 to 24 letters, digits and '-'. This machine is attached as “local”.",
+    )
+    kind = forms.ChoiceField(label="Kind", widget=forms.RadioSelect)
+    purpose = forms.ChoiceField(
+        label="Purpose",
+        choices=[
+            (Cluster.Purpose.DEV_TEST.value, "Dev-test: one machine, a small router"),
+            (
+                Cluster.Purpose.FAST_PROD.value,
+                "FastProd: at least 3 machines and 12 vCPU, a router on three of them",
+            ),
+            (
+                Cluster.Purpose.DENSE_PROD.value,
+                "DenseProd: the same machines, many small services packed on each",
+            ),
+        ],
+        initial=Cluster.Purpose.DEV_TEST.value,
+        widget=forms.RadioSelect,
+    )
+    sku = forms.ChoiceField(label="Machine size (SKU)")
+    router_url = forms.CharField(
+        label="Router address",
+        max_length=512,
+        help_text="Where clients reach this cluster’s router; scoring addresses begin with it.",
+    )
+    description = forms.CharField(
+        label="Description", required=False, max_length=2000, widget=forms.Textarea({"rows": 2})
+    )
+
+    def __init__(self, *args: Any, kinds: tuple[str, ...], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["kind"].choices = [
+            (kind, f"{Cluster.Kind(kind).label}. {KIND_NOTES[kind]}")
+            for kind in Cluster.Kind.values
+            if kind in kinds
+        ]
+        self.fields["kind"].initial = kinds[0] if kinds else None
+        skus = Sku.objects.order_by("family", "vcpu", "name")
+        self.fields["sku"].choices = [
+            (family, [(sku.name, sku_words(sku)) for sku in group])
+            for family, group in groupby(skus, key=lambda sku: sku.get_family_display())
+        ]
+
+    def clean_sku(self) -> Sku:
+        return Sku.objects.get(name=self.cleaned_data["sku"])
+
+    def clean_router_url(self) -> str:
+        url = self.cleaned_data["router_url"].strip().rstrip("/")
+        scheme, _, rest = url.partition("://")
+        if scheme not in ("http", "https") or not rest or "/" in rest or "@" in rest:
+            raise forms.ValidationError(
+                "Write scheme, host and port only, such as http://127.0.0.1:8080."
+            )
+        host = rest.rpartition(":")[0] if ":" in rest and not rest.endswith("]") else rest
+        if "." in host or host == "localhost" or host.startswith("["):
+            URLValidator(schemes=["http", "https"])(url)
+        return url

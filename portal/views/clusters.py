@@ -1,0 +1,143 @@
+"""Clusters: the list, attaching, one cluster with its room, services and checks, detaching."""
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.db.models import Count
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from deployments.clusters import changes, drivers
+from deployments.clusters.models import Cluster
+from deployments.errors import InvalidInput, SlipwayError
+from portal.access import requires
+from portal.cluster_view import checks_of, health, nodes_of, totals
+from portal.forms.clusters import KIND_NOTES, AttachForm
+from portal.models import Role
+
+_FRESH = 30  # seconds; the controller reads each second, so this much silence is news
+
+
+def _get(name: str) -> Cluster:
+    try:
+        return Cluster.objects.select_related("sku", "created_by").get(name=name)
+    except Cluster.DoesNotExist as error:
+        raise Http404(f"There is no cluster named {name}; it may have been detached.") from error
+
+
+def _router_state(cluster: Cluster) -> str:
+    """fresh, late or unknown: how long ago the controller last read the router."""
+    if cluster.router_seen_at is None:
+        return "unknown"
+    silent = (timezone.now() - cluster.router_seen_at).total_seconds()
+    return "fresh" if silent <= _FRESH else "late"
+
+
+@requires(Role.VIEWER)
+@require_GET
+def cluster_list(request: HttpRequest) -> HttpResponse:
+    clusters = Cluster.objects.select_related("sku").annotate(service_count=Count("services"))
+    rows = [
+        {
+            "cluster": cluster,
+            "health": health(cluster),
+            "router": _router_state(cluster),
+            "totals": totals(cluster),
+        }
+        for cluster in clusters.order_by("name")
+    ]
+    return render(request, "clusters/list.html", {"rows": rows})
+
+
+def _default_router_url() -> str:
+    env = settings.ENV
+    return env.router_url or f"http://{env.router_bind}:{env.router_port}"
+
+
+@requires(Role.ADMINISTRATOR)
+@require_http_methods(["GET", "POST"])
+def attach(request: HttpRequest) -> HttpResponse:
+    kinds = drivers.available_kinds()
+    if request.method == "POST":
+        form = AttachForm(request.POST, kinds=kinds)
+        if form.is_valid():
+            try:
+                cluster = changes.attach(request.user, **form.cleaned_data)
+            except SlipwayError as error:
+                field = error.field if isinstance(error, InvalidInput) else ""
+                form.add_error(field if field in form.fields else None, error.message)
+            else:
+                messages.success(request, f"{cluster.name} is attached.")
+                return redirect(cluster)
+    else:
+        taken = Cluster.objects.filter(name=changes.PROCESS_CLUSTER).exists()
+        form = AttachForm(
+            kinds=kinds,
+            initial={
+                "name": "" if taken else changes.PROCESS_CLUSTER,
+                "router_url": _default_router_url(),
+                "sku": "this machine",
+            },
+        )
+    later = [
+        Cluster.Kind(kind).label
+        for kind in Cluster.Kind.values
+        if kind in KIND_NOTES and kind not in kinds
+    ]
+    status = 422 if form.errors else 200
+    return render(request, "clusters/attach.html", {"form": form, "later": later}, status=status)
+
+
+def _detail(cluster: Cluster) -> dict[str, Any]:
+    services = cluster.services.select_related("current").order_by("name")
+    return {
+        "cluster": cluster,
+        "nodes": nodes_of(cluster),
+        "totals": totals(cluster),
+        "checks": checks_of(cluster),
+        "health": health(cluster),
+        "router": _router_state(cluster),
+        "services": services,
+    }
+
+
+@requires(Role.VIEWER)
+@require_GET
+def detail(request: HttpRequest, name: str) -> HttpResponse:
+    return render(request, "clusters/detail.html", _detail(_get(name)))
+
+
+@requires(Role.VIEWER)
+@require_GET
+def live(request: HttpRequest, name: str) -> HttpResponse:
+    return render(request, "clusters/_detail.html", _detail(_get(name)))
+
+
+@requires(Role.DEPLOYER)
+@require_POST
+def check(request: HttpRequest, name: str) -> HttpResponse:
+    cluster = _get(name)
+    try:
+        changes.refresh(cluster)
+    except SlipwayError as error:
+        messages.error(request, error.message)
+        return redirect(cluster)
+    if request.htmx:
+        return render(request, "clusters/_detail.html", _detail(cluster))
+    return redirect(cluster)
+
+
+@requires(Role.ADMINISTRATOR)
+@require_POST
+def detach(request: HttpRequest, name: str) -> HttpResponse:
+    cluster = _get(name)
+    try:
+        changes.detach(request.user, cluster)
+    except SlipwayError as error:
+        messages.error(request, error.message)
+        return redirect("cluster-detail", name)
+    messages.success(request, f"{name} is detached.")
+    return redirect("cluster-list")

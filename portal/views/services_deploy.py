@@ -1,0 +1,318 @@
+"""The deployment form: a new service, or the next revision of one, with its live parts.
+
+The form checks, `deployments.services.changes` decides and writes. Nothing a person gave is lost on an
+error: an uploaded project folder is stored at once and kept by a signed note (`portal.project_source`).
+"""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from deployments.errors import InvalidInput, SlipwayError
+from deployments.registry.models import Blob, Framework, ModelVersion
+from deployments.services import changes, no_code, sources
+from deployments.services.models import Revision, Service
+from portal import project_source
+from portal.access import requires
+from portal.deploy_fill import read_files
+from portal.deploy_initial import of_model, of_revision
+from portal.deploy_plan import capacity_of, misfits_of, plan_of
+from portal.forms.fields import split_version, versions_named
+from portal.forms.services import (
+    EDITOR,
+    ENTRY_SCRIPT,
+    KEPT,
+    UPLOAD,
+    AccessForm,
+    CapacityForm,
+    DeleteForm,
+    DeployForm,
+)
+from portal.models import Role
+from portal.project_source import Kept
+from portal.score_templates import TEMPLATES
+from portal.views.services_shared import get_service, page
+
+# What a room calls a field, and what the form calls it.
+_FIELDS = {"model_versions": "models", "source": "archive"}
+_CHOICES = 30  # model versions shown at once; the search finds the others
+
+
+@requires(Role.DEPLOYER)
+@require_http_methods(["GET", "POST"])
+def deploy_new(request: HttpRequest) -> HttpResponse:
+    if request.method == "POST":
+        return _submit(request, None)
+    initial = of_model(request.GET.get("model", ""))
+    form = DeployForm(initial=initial)
+    return render(request, "services/deploy.html", _form_context(form, None, None))
+
+
+@requires(Role.VIEWER)
+@require_http_methods(["GET", "POST"])
+def settings(request: HttpRequest, name: str) -> HttpResponse:
+    service = get_service(name)
+    if request.method == "POST":
+        return requires(Role.DEPLOYER)(_submit)(request, service)
+    return settings_page(request, service)
+
+
+def settings_page(
+    request: HttpRequest,
+    service: Service,
+    *,
+    access: AccessForm | None = None,
+    deletion: DeleteForm | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    """The settings page with the form of the revision asked for, else the one that serves."""
+    revision = _revision(request, service)
+    kept = None
+    if revision is not None and revision.source is not None:
+        kept = project_source.keep(request.user, revision.source)
+    form = DeployForm(
+        initial=of_revision(revision, kept), service=service, has_kept=kept is not None
+    )
+    context = _form_context(form, service, kept) | {
+        "access": access or _access_form(service),
+        "deletion": deletion or DeleteForm(service=service),
+        "from_revision": revision,
+    }
+    return render(
+        request, "services/settings.html", page(service, "settings", **context), status=status
+    )
+
+
+def _access_form(service: Service) -> AccessForm:
+    return AccessForm(
+        initial={
+            "auth_enabled": service.auth_enabled,
+            "cors_origins": "\n".join(service.cors_origins),
+        }
+    )
+
+
+def _revision(request: HttpRequest, service: Service) -> Revision | None:
+    revisions = service.revisions.select_related("environment", "source").prefetch_related(
+        "model_links__model_version__model"
+    )
+    asked = request.GET.get("revision", "")
+    if asked.isascii() and asked.isdigit():
+        return get_object_or_404(revisions, number=int(asked[:9]))
+    if service.current_id is not None:
+        return revisions.get(pk=service.current_id)
+    return revisions.first()
+
+
+def _submit(request: HttpRequest, service: Service | None) -> HttpResponse:
+    form, kept = _bound(request, service)
+    deployment = None
+    if form.is_valid():
+        deployment = _deploy(request, form, service, kept)
+    if deployment is not None:
+        return redirect("service-overview", deployment.service.name)
+    context = _form_context(form, service, kept)
+    if service is None:
+        return render(request, "services/deploy.html", context, status=422)
+    context |= {"access": _access_form(service), "deletion": DeleteForm(service=service)}
+    return render(
+        request, "services/settings.html", page(service, "settings", **context), status=422
+    )
+
+
+def _bound(request: HttpRequest, service: Service | None) -> tuple[DeployForm, Kept | None]:
+    """The form with what was sent. A new upload is stored and takes the place of the kept one."""
+    data = request.POST.copy()
+    kept = project_source.from_token(request.user, data.get("kept_source", ""))
+    problem = None
+    if data.get("serving") == ENTRY_SCRIPT and data.get("source_kind") == UPLOAD:
+        try:
+            blob = project_source.uploaded(request)
+        except InvalidInput as error:
+            problem = error
+        else:
+            if blob is not None:
+                kept = project_source.keep(request.user, blob)
+                data["source_kind"] = KEPT
+    data["kept_source"] = kept.token if kept else ""
+    form = DeployForm(data, request.FILES, service=service, has_kept=kept is not None)
+    if problem is not None:
+        form.add_problem(problem)
+    return form, kept
+
+
+def _deploy(
+    request: HttpRequest, form: DeployForm, service: Service | None, kept: Kept | None
+) -> Any:
+    """The deployment that was written down; None with the reasons in the form."""
+    cluster = service.cluster if service else form.cleaned_data["cluster"]
+    if misfits := misfits_of(form, cluster):
+        for problem in misfits:
+            _complain(form, problem)
+        return None
+    try:
+        asked = _request(request, form, service, kept)
+        found = changes.check(asked)
+        if not found:
+            return changes.deploy(request.user, asked)
+    except InvalidInput as error:
+        found = [error]
+    except SlipwayError as error:
+        form.add_error(None, error.message)
+        return None
+    for problem in found:
+        _complain(form, problem)
+    return None
+
+
+def _request(
+    request: HttpRequest, form: DeployForm, service: Service | None, kept: Kept | None
+) -> changes.DeployRequest:
+    data = form.cleaned_data
+    versions = tuple(data["models"])
+    scripted = data["serving"] == ENTRY_SCRIPT
+    environment = data["environment"]
+    if environment is None and scripted:
+        environment = _made_for(request, versions)
+    elif environment is None and service is not None:
+        # None would keep the environment of the revision before
+        environment = (
+            no_code.environment_for(request.user, versions[0]) if _fits(versions) else None
+        )
+    return changes.DeployRequest(
+        name=service.name if service else data["name"],
+        update=service is not None,
+        cluster=None if service else data["cluster"],
+        model_versions=versions,
+        source=_source(data, kept) if scripted else None,
+        entry_script=data["entry_script"] if scripted else "",
+        environment=environment,
+        config=data["config_values"],
+        description=None if service else data["description"],
+        tags=None if service else data["tags"],
+        note=data["note"],
+    )
+
+
+def _fits(versions: tuple[ModelVersion, ...]) -> bool:
+    return not no_code.problems(versions)
+
+
+def _made_for(request: HttpRequest, versions: tuple[ModelVersion, ...]) -> Any:
+    """The environment of the first model's framework, for an entry script that named none."""
+    first = versions[0]
+    if first.framework not in (Framework.SCIKIT_LEARN, Framework.ONNX):
+        raise InvalidInput(
+            f"No environment is made for the framework of {first} "
+            f"({first.get_framework_display()}); choose one.",
+            field="environment",
+        )
+    return no_code.environment_for(request.user, first)
+
+
+def _source(data: dict[str, Any], kept: Kept | None) -> Blob | None:
+    if data["source_kind"] != EDITOR:
+        return kept.blob if kept else None
+    text = {data["entry_script"]: data["score_py"]}
+    return sources.with_text(kept.blob, text) if kept else sources.from_text(text)
+
+
+def _complain(form: DeployForm, problem: InvalidInput) -> None:
+    field = _FIELDS.get(problem.field, problem.field)
+    if field == "archive" and form.cleaned_data.get("source_kind") == EDITOR:
+        field = "score_py"
+    form.add_problem(InvalidInput(problem.message, field=field))
+
+
+def _form_context(
+    form: DeployForm, service: Service | None, kept: Kept | None, **more: Any
+) -> dict[str, Any]:
+    chosen = _chosen(form)
+    return {
+        "form": form,
+        "service": service,
+        "kept": kept,
+        "templates": TEMPLATES,
+        "capacity_form": CapacityForm(),
+        **_choices("", chosen),
+        **more,
+    }
+
+
+def _chosen(form: DeployForm) -> list[str]:
+    value = form["models"].value() or []
+    return [str(item) for item in value]
+
+
+def _choices(query: str, chosen: list[str]) -> dict[str, Any]:
+    """The chosen versions first, in their order, then the most recent that match."""
+    pairs = [pair for pair in map(split_version, chosen) if pair is not None]
+    found = versions_named(pairs)
+    selected = [found[pair] for pair in pairs if pair in found]
+    others = ModelVersion.objects.select_related("model").exclude(
+        pk__in=[row.pk for row in selected]
+    )
+    name, _, version = query.partition(":")
+    others = others.filter(model__name__icontains=name.strip())
+    if version.isascii() and version.isdigit():
+        others = others.filter(version=int(version[:9]))
+    rows = list(others.order_by("-created_at", "-pk")[: _CHOICES + 1])
+    return {
+        "selected_models": selected,
+        "other_models": rows[:_CHOICES],
+        "more_models": len(rows) > _CHOICES,
+        "model_query": query,
+    }
+
+
+@requires(Role.DEPLOYER)
+@require_GET
+def model_choices(request: HttpRequest) -> HttpResponse:
+    context = _choices(request.GET.get("model_query", "")[:300], request.GET.getlist("models"))
+    return render(request, "services/_model_choices.html", context)
+
+
+@requires(Role.DEPLOYER)
+@require_POST
+def plan(request: HttpRequest) -> HttpResponse:
+    service = None
+    if name := request.POST.get("service", ""):
+        service = get_service(name)
+    form = DeployForm(request.POST, service=service, has_kept=bool(request.POST.get("kept_source")))
+    form.is_valid()
+    return render(request, "services/_plan.html", {"plan": plan_of(form, service)})
+
+
+@requires(Role.DEPLOYER)
+@require_GET
+def capacity(request: HttpRequest) -> HttpResponse:
+    form = CapacityForm(request.GET)
+    result = None
+    if form.is_valid():
+        result = capacity_of(form.cleaned_data)
+    return render(request, "services/_capacity.html", {"capacity_form": form, "capacity": result})
+
+
+@requires(Role.DEPLOYER)
+@require_POST
+def fill(request: HttpRequest) -> HttpResponse:
+    """The form as it stands with the values of the uploaded files over it."""
+    service = None
+    if name := request.POST.get("service", ""):
+        service = get_service(name)
+    bound, kept = _bound(request, service)
+    filled = read_files(request.FILES)
+    initial = _sent(bound.data) | filled.values
+    form = DeployForm(initial=initial, service=service, has_kept=kept is not None)
+    context = _form_context(form, service, kept, filled=filled)
+    return render(request, "services/_form.html", context)
+
+
+def _sent(data: QueryDict | Any) -> dict[str, Any]:
+    """What was sent, as initial values: a list for the models, a flag for each checkbox."""
+    values: dict[str, Any] = {name: data.get(name) for name in data}
+    values["models"] = data.getlist("models")
+    values["auth_enabled"] = bool(data.get("auth_enabled"))
+    return values

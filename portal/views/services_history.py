@@ -1,0 +1,71 @@
+"""A service's history: revisions with what changed, deployments with how they ended, and going back."""
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_GET, require_POST
+
+from deployments.errors import SlipwayError
+from deployments.services import changes
+from deployments.services.models import Deployment, Revision
+from portal.access import requires
+from portal.forms.services import RollBackForm
+from portal.models import Role
+from portal.revision_diff import with_changes
+from portal.timeline import total_seconds
+from portal.views.services_shared import get_service, page
+
+_A_PAGE = 20
+
+
+@requires(Role.VIEWER)
+@require_GET
+def history(request: HttpRequest, name: str) -> HttpResponse:
+    service = get_service(name)
+    rows = (
+        Revision.objects.filter(service=service)
+        .select_related("environment", "created_by")
+        .prefetch_related("model_links__model_version__model")
+        .order_by("-number")
+    )
+    revisions = Paginator(rows, _A_PAGE).get_page(request.GET.get("page"))
+    # one more than the page holds, so that its last revision has something to differ from
+    start = revisions.start_index() - 1 if revisions.paginator.count else 0
+    shown = with_changes(rows[start : start + _A_PAGE + 1])[:_A_PAGE]
+    deployments = list(
+        Deployment.objects.filter(service=service)
+        .select_related("revision", "created_by")
+        .order_by("-created_at", "-pk")[:50]
+    )
+    now = timezone.now()
+    context = {
+        "revisions": revisions,
+        "shown": shown,
+        "deployments": [(row, total_seconds(row, now)) for row in deployments],
+        "busy": any(not row.finished for row in deployments),
+    }
+    return render(request, "services/history.html", page(service, "history", **context))
+
+
+@requires(Role.DEPLOYER)
+@require_POST
+def roll_back(request: HttpRequest, name: str) -> HttpResponse:
+    service = get_service(name)
+    form = RollBackForm(request.POST)
+    revision = None
+    if form.is_valid():
+        revision = Revision.objects.filter(
+            service=service, number=form.cleaned_data["revision"]
+        ).first()
+    if revision is None:
+        messages.error(request, "That revision does not exist; nothing was changed.")
+        return redirect("service-history", name)
+    try:
+        changes.roll_back(request.user, service, revision)
+    except SlipwayError as error:
+        messages.error(request, error.message)
+        return redirect("service-history", name)
+    messages.success(request, f"Going back to revision {revision.number}.")
+    return redirect("service-overview", name)

@@ -1,0 +1,100 @@
+"""A service's overview: its state with the cause, the deployment as it happens, replicas, figures.
+
+The page and each of its live parts are made from one context and one fragment template. Only reads.
+"""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_GET
+
+from deployments.services.models import Deployment, Service
+from portal.access import requires
+from portal.models import Role
+from portal.replicas import replica_views
+from portal.samples import curl, sample_body
+from portal.timeline import lay_out, total_seconds, usual_seconds
+from portal.views.services_shared import get_service, page
+from router.telemetry import queries
+
+
+def _latest(service: Service) -> Deployment | None:
+    return (
+        service.deployments.select_related("revision", "previous", "created_by", "service__cluster")
+        .order_by("-created_at", "-pk")
+        .first()
+    )
+
+
+def _timeline(service: Service) -> dict[str, Any]:
+    deployment = _latest(service)
+    if deployment is None:
+        return {"service": service, "deployment": None}
+    now = timezone.now()
+    usual = usual_seconds(deployment)
+    return {
+        "service": service,
+        "deployment": deployment,
+        "steps": lay_out(deployment, deployment.steps.all(), usual, now),
+        "took": total_seconds(deployment, now),
+        "usual_total": sum(usual.values()) or None,
+    }
+
+
+def _replicas(service: Service) -> dict[str, Any]:
+    return {"service": service, "replicas": replica_views(service.replicas)}
+
+
+def _figures(service: Service) -> dict[str, Any]:
+    now = timezone.now().timestamp()
+    return {
+        "service": service,
+        "figures": queries.latest([service.name], now, 60).get(service.name),
+    }
+
+
+def _state(service: Service) -> dict[str, Any]:
+    return {"service": service, "deployment": _latest(service)}
+
+
+@requires(Role.VIEWER)
+@require_GET
+def overview(request: HttpRequest, name: str) -> HttpResponse:
+    service = get_service(name)
+    context = _timeline(service) | _replicas(service) | _figures(service)
+    context["curl"] = curl(service, sample_body(service))
+    if service.current is not None:
+        context["models"] = service.current.model_links.select_related("model_version__model")
+    return render(request, "services/overview.html", page(service, "overview") | context)
+
+
+@requires(Role.VIEWER)
+@require_GET
+def header(request: HttpRequest, name: str) -> HttpResponse:
+    return render(request, "services/_header.html", {"service": get_service(name)})
+
+
+@requires(Role.VIEWER)
+@require_GET
+def state(request: HttpRequest, name: str) -> HttpResponse:
+    return render(request, "services/_state.html", _state(get_service(name)))
+
+
+@requires(Role.VIEWER)
+@require_GET
+def timeline(request: HttpRequest, name: str) -> HttpResponse:
+    return render(request, "services/_timeline.html", _timeline(get_service(name)))
+
+
+@requires(Role.VIEWER)
+@require_GET
+def replicas(request: HttpRequest, name: str) -> HttpResponse:
+    return render(request, "services/_replicas.html", _replicas(get_service(name)))
+
+
+@requires(Role.VIEWER)
+@require_GET
+def figures(request: HttpRequest, name: str) -> HttpResponse:
+    return render(request, "services/_figures.html", _figures(get_service(name)))

@@ -1,0 +1,92 @@
+"""Trying a service from the portal: one request through its router, with its key used here only."""
+
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET, require_POST
+
+from deployments.errors import SlipwayError
+from deployments.services import keys
+from deployments.services.models import Service
+from deployments.services.specs import config_of
+from portal import scoring
+from portal.access import requires
+from portal.forms.services import TryForm
+from portal.models import Role
+from portal.samples import sample_body
+from portal.views.services_shared import get_service, page
+
+_BESIDE = 5.0  # seconds the way to the router and back may take
+
+
+def versions_of(service: Service) -> list[str]:
+    """Names of the versions that run, for a request that is to reach one of them."""
+    names = {row.get("version", "") for row in service.replicas if isinstance(row, dict)}
+    return sorted(name for name in names if name)
+
+
+@requires(Role.VIEWER)
+@require_GET
+def try_page(request: HttpRequest, name: str) -> HttpResponse:
+    service = get_service(name)
+    form = TryForm(
+        initial={"body": sample_body(service, pretty=True)}, versions=versions_of(service)
+    )
+    return render(request, "services/try.html", page(service, "test", form=form))
+
+
+def _prepare(request: HttpRequest, name: str) -> tuple[Service, TryForm, dict[str, Any] | None]:
+    """The request to send, or None when the form is wrong."""
+    service = get_service(name)
+    form = TryForm(request.POST, request.FILES, versions=versions_of(service))
+    if not form.is_valid():
+        return service, form, None
+    asked = form.cleaned_data
+    key = ""
+    if service.auth_enabled:
+        try:
+            key = keys.read(service)[0]
+        except SlipwayError as error:
+            form.add_error(None, error.message)
+            return service, form, None
+    deadline = 65.0
+    if service.current is not None:
+        config = config_of(service.current)
+        deadline = (config.scoring_timeout_ms + config.max_request_wait_time) / 1000
+    file = asked["file"]
+    body = file.file if file else asked["body"].encode()
+    return (
+        service,
+        form,
+        {
+            "body": body,
+            "size": file.size if file else len(body),
+            "content_type": asked["content_type"] or "application/json",
+            "key": key,
+            "version": asked["version"],
+            "deadline": deadline + _BESIDE,
+        },
+    )
+
+
+@requires(Role.DEPLOYER)
+@require_POST
+async def send(request: HttpRequest, name: str) -> HttpResponse:
+    service, form, asked = await sync_to_async(_prepare)(request, name)
+    if asked is None:
+        return await sync_to_async(render)(
+            request, "services/_attempt.html", {"form": form}, status=422
+        )
+    # The only address there is: the cluster's router and the service's name. Nothing is taken from
+    # the request.
+    attempt = await scoring.score(service.scoring_uri, **asked)
+    context = {
+        "service": service,
+        "attempt": attempt,
+        "size": asked["size"],
+        "version": asked["version"],
+        "json_problem": form.json_problem,
+    }
+    return await sync_to_async(render)(request, "services/_attempt.html", context)
