@@ -1,0 +1,116 @@
+"""The controller process: follows rollouts, shows states, collects the routers' telemetry.
+
+One at a time in a SLIPWAY_HOME (a lock that the kernel frees when its holder dies). Each cycle starts
+at its deadline; one that is late is said. Nothing but a signal ends the loop.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, close_old_connections
+
+from deployments.clusters.models import Cluster
+from deployments.controller import Controller
+from deployments.errors import SlipwayError
+
+log = logging.getLogger(__name__)
+
+_PERIOD = 0.5
+_COLLECT_EVERY = 1.0
+_LATE = 2.0
+
+
+class Command(BaseCommand):
+    help = "Follow rollouts, show the states of services, collect the routers' telemetry."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--period", type=float, default=_PERIOD, help="Seconds from one cycle to the next."
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stop = threading.Event()
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            stop.set()
+
+        signal.signal(signal.SIGTERM, ask)
+        signal.signal(signal.SIGINT, ask)
+        lock = _lock()
+        try:
+            run(stop, options["period"])
+        finally:
+            os.close(lock)
+
+
+def run(stop: threading.Event, period: float) -> None:
+    """Cycle until `stop`. Telemetry has a thread of its own: a slow router delays no rollout."""
+    collector = threading.Thread(target=_collect_until, args=(stop,), name="telemetry")
+    collector.start()
+    controller = Controller()
+    log.info("the controller runs, a cycle each %.1f s", period)
+    due = time.monotonic()
+    while not stop.is_set():
+        close_old_connections()
+        began = time.monotonic()
+        try:
+            controller.cycle()
+        except DatabaseError as error:
+            log.warning("this cycle failed: the database: %s", error)
+        except Exception:
+            log.exception("this cycle failed")
+        if (took := time.monotonic() - began) > _LATE:
+            log.warning("a cycle took %.1f s", took)
+        due = max(due + period, time.monotonic())
+        stop.wait(due - time.monotonic())
+    collector.join(timeout=5)
+    log.info("the controller stops")
+
+
+def _collect_until(stop: threading.Event) -> None:
+    """Take over every router's figures each second; a router that is away is said once."""
+    from router.telemetry import rollups
+    from router.telemetry.collect import collect
+
+    away: set[str] = set()
+    due = time.monotonic()
+    while not stop.is_set():
+        try:
+            close_old_connections()
+            for cluster in Cluster.objects.all():
+                try:
+                    collect(cluster, settings.HOME.run / f"router-{cluster.name}.sock")
+                    away.discard(cluster.name)
+                except SlipwayError as error:
+                    if cluster.name not in away:
+                        away.add(cluster.name)
+                        log.warning("telemetry of %s: %s", cluster.name, error.message)
+            rollups.maintain(time.time())
+        except Exception:
+            log.exception("telemetry: this round failed")
+        due = max(due + _COLLECT_EVERY, time.monotonic())
+        stop.wait(due - time.monotonic())
+    close_old_connections()
+
+
+def _lock() -> int:
+    """Held for as long as this process lives. Raises CommandError when another one has it."""
+    path = settings.HOME.run / "controller.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    # one that is being replaced may need a moment to end
+    for _ in range(50):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            time.sleep(0.1)
+    os.close(descriptor)
+    raise CommandError(f"Another controller runs in {settings.HOME.root}; stop it first.")
