@@ -6,9 +6,11 @@ they did not give or were not shown.
 """
 
 from dataclasses import dataclass
+from typing import BinaryIO, cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core import signing
+from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest
 
 from deployments.errors import InvalidInput, SlipwayError
@@ -59,6 +61,10 @@ def from_token(user: AbstractBaseUser, text: str) -> Kept | None:
         return None
 
 
+def _stream(file: UploadedFile) -> BinaryIO:
+    return cast(BinaryIO, file.file or file)
+
+
 def uploaded(request: HttpRequest) -> Blob | None:
     """The zip or the folder of this request, stored; None where none came.
 
@@ -67,7 +73,7 @@ def uploaded(request: HttpRequest) -> Blob | None:
     archive = request.FILES.get("archive")
     if archive is not None:
         try:
-            return sources.from_zip(archive.file or archive)
+            return sources.from_zip(_stream(archive))
         except InvalidInput as error:
             raise InvalidInput(error.message, field="archive") from error
     folder = request.FILES.getlist("folder")
@@ -78,7 +84,7 @@ def uploaded(request: HttpRequest) -> Blob | None:
         paths = [file.name or "file" for file in folder]
     try:
         return sources.from_files(
-            [(path, file.file or file) for path, file in zip(paths, folder, strict=True)]
+            [(path, _stream(file)) for path, file in zip(paths, folder, strict=True)]
         )
     except InvalidInput as error:
         raise InvalidInput(error.message, field="folder") from error

@@ -7,6 +7,7 @@ from django import forms
 from django.core.validators import URLValidator
 
 from deployments.clusters.models import Cluster, Sku
+from portal.forms.fields import set_choices
 
 # What can be attached at all, and in which words it is offered or not yet.
 KIND_NOTES = {
@@ -67,17 +68,19 @@ class AttachForm(forms.Form):
 
     def __init__(self, *args: Any, kinds: tuple[str, ...], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["kind"].choices = [
+        offered = [
             (kind, f"{Cluster.Kind(kind).label}. {KIND_NOTES[kind]}")
             for kind in Cluster.Kind.values
             if kind in kinds
         ]
+        set_choices(self, "kind", offered)
         self.fields["kind"].initial = kinds[0] if kinds else None
         skus = Sku.objects.order_by("family", "vcpu", "name")
-        self.fields["sku"].choices = [
+        by_family = [
             (family, [(sku.name, sku_words(sku)) for sku in group])
             for family, group in groupby(skus, key=lambda sku: sku.get_family_display())
         ]
+        set_choices(self, "sku", by_family)
 
     def clean_sku(self) -> Sku:
         return Sku.objects.get(name=self.cleaned_data["sku"])

@@ -5,7 +5,7 @@ A field turns what a browser sent into plain values or rows, in one query; it ch
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -117,6 +117,11 @@ def versions_named(wanted: list[tuple[str, int]]) -> dict[tuple[str, int], Model
         for row in ModelVersion.objects.filter(condition).select_related("model"):
             found[row.model.name, row.version] = row
     return found
+
+
+def set_choices(form: forms.Form, name: str, choices: Any) -> None:
+    """The choices of one field of this form, its widget's too."""
+    cast(forms.ChoiceField, form.fields[name]).choices = choices
 
 
 class ManyFilesInput(forms.ClearableFileInput):

@@ -4,7 +4,7 @@ A form checks and converts; it stores nothing. Rules of a configuration are `dep
 """
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 
@@ -15,13 +15,18 @@ from deployments.services import config as configuration
 from deployments.services.config import DeploymentConfig
 from deployments.services.models import Service, service_name_validator
 from deployments.types import ServiceState
-from portal.forms.fields import ManyFilesField, ModelVersionsField, TagsField
+from portal.forms.fields import ManyFilesField, ModelVersionsField, TagsField, set_choices
 
 AUTOSCALE, FIXED = "autoscale", "fixed"
 NO_CODE, ENTRY_SCRIPT = "no_code", "entry_script"
 EDITOR, UPLOAD, KEPT = "editor", "upload", "kept"
 LARGEST_BODY = 100 * 10**6  # bytes; the router's limit
 
+_SOURCE_KINDS = [
+    (EDITOR, "Write it here"),
+    (UPLOAD, "Upload a folder or zip"),
+    (KEPT, "Keep the project folder as it is"),
+]
 _AUTOSCALE_FIELDS = (
     "autoscale_min_replicas",
     "autoscale_max_replicas",
@@ -44,6 +49,13 @@ _PLAIN_FIELDS = (
     "failure_threshold",
 )
 ADVANCED_FIELDS = _PLAIN_FIELDS[6:]
+
+
+class ClusterField(forms.ModelChoiceField):
+    """A cluster by name, shown with its purpose and size."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return f"{obj.name} ({obj.get_purpose_display()}, {obj.sku})"
 
 
 class ServiceFilter(forms.Form):
@@ -104,7 +116,7 @@ class DeployForm(forms.Form):
         required=False,
         widget=forms.TextInput(attrs={"placeholder": "team=risk, stage=test"}),
     )
-    cluster: Any = forms.ModelChoiceField(
+    cluster = ClusterField(
         label="Cluster",
         queryset=Cluster.objects.none(),
         to_field_name="name",
@@ -124,11 +136,7 @@ class DeployForm(forms.Form):
     source_kind = forms.ChoiceField(
         label="Project folder",
         required=False,
-        choices=[
-            (EDITOR, "Write it here"),
-            (UPLOAD, "Upload a folder or zip"),
-            (KEPT, "Keep what was uploaded"),
-        ],
+        choices=_SOURCE_KINDS,
         initial=EDITOR,
         widget=forms.RadioSelect,
     )
@@ -221,19 +229,15 @@ class DeployForm(forms.Form):
         self.service = service
         self.has_kept = has_kept
         clusters = Cluster.objects.select_related("sku").order_by("name")
-        cluster = self.fields["cluster"]
-        cluster.queryset = clusters
-        cluster.label_from_instance = lambda row: (
-            f"{row.name} ({row.get_purpose_display()}, {row.sku})"
-        )
+        cast(ClusterField, self.fields["cluster"]).queryset = clusters
         if service is not None:
             for name in ("name", "cluster", "description", "tags"):
                 del self.fields[name]
             del self.fields["auth_enabled"]
-        self.fields["environment"].choices = self._environments()
+        set_choices(self, "environment", self._environments())
         if not has_kept:
-            kind = self.fields["source_kind"]
-            kind.choices = [choice for choice in kind.choices if choice[0] != KEPT]
+            kinds = [choice for choice in _SOURCE_KINDS if choice[0] != KEPT]
+            set_choices(self, "source_kind", kinds)
 
     def _environments(self) -> list[tuple[str, str]]:
         rows = Environment.objects.order_by("name", "-version").values_list("name", "version")
@@ -404,10 +408,8 @@ class TryForm(forms.Form):
 
     def __init__(self, *args: Any, versions: list[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["version"].choices = [
-            ("", "As the router decides"),
-            *((name, name) for name in versions),
-        ]
+        named = [(name, name) for name in versions]
+        set_choices(self, "version", [("", "As the router decides"), *named])
 
     def clean_file(self) -> Any:
         file = self.cleaned_data["file"]

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from deployments.clusters import changes, drivers
 from deployments.clusters.models import Cluster
 from deployments.errors import InvalidInput, SlipwayError
-from portal.access import requires
+from portal.access import person, requires
 from portal.cluster_view import checks_of, health, nodes_of, totals
 from portal.forms.clusters import KIND_NOTES, AttachForm
 from portal.models import Role
@@ -65,7 +65,7 @@ def attach(request: HttpRequest) -> HttpResponse:
         form = AttachForm(request.POST, kinds=kinds)
         if form.is_valid():
             try:
-                cluster = changes.attach(request.user, **form.cleaned_data)
+                cluster = changes.attach(person(request), **form.cleaned_data)
             except SlipwayError as error:
                 field = error.field if isinstance(error, InvalidInput) else ""
                 form.add_error(field if field in form.fields else None, error.message)
@@ -125,7 +125,7 @@ def check(request: HttpRequest, name: str) -> HttpResponse:
     except SlipwayError as error:
         messages.error(request, error.message)
         return redirect(cluster)
-    if request.htmx:
+    if request.headers.get("HX-Request"):
         return render(request, "clusters/_detail.html", _detail(cluster))
     return redirect(cluster)
 
@@ -135,7 +135,7 @@ def check(request: HttpRequest, name: str) -> HttpResponse:
 def detach(request: HttpRequest, name: str) -> HttpResponse:
     cluster = _get(name)
     try:
-        changes.detach(request.user, cluster)
+        changes.detach(person(request), cluster)
     except SlipwayError as error:
         messages.error(request, error.message)
         return redirect("cluster-detail", name)

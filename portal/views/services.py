@@ -33,7 +33,7 @@ class ServiceRow:
     live: bool  # something of it is changing now
 
 
-def _found(form: ServiceFilter) -> QuerySet[Service]:
+def _found(form: ServiceFilter) -> QuerySet[Any]:
     services = (
         Service.objects.select_related("cluster", "current")
         .prefetch_related("current__model_links__model_version__model")

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_POST
 from deployments.errors import SlipwayError
 from deployments.services import changes, keys
 from deployments.services.models import Service
-from portal.access import requires
+from portal.access import person, requires
 from portal.forms.services import AccessForm, DeleteForm, RegenerateForm
 from portal.models import Role
 from portal.samples import sample_body, samples
@@ -43,7 +43,7 @@ def reveal(request: HttpRequest, name: str) -> HttpResponse:
     service = get_service(name)
     context: dict[str, Any] = {"service": service}
     try:
-        context["primary"], context["secondary"] = keys.reveal(request.user, service)
+        context["primary"], context["secondary"] = keys.reveal(person(request), service)
     except SlipwayError as error:
         context["problem"] = error.message
     return render(request, "services/_keys.html", context)
@@ -59,7 +59,7 @@ def regenerate(request: HttpRequest, name: str) -> HttpResponse:
         return redirect("service-consume", name)
     which = form.cleaned_data["which"]
     try:
-        keys.regenerate(request.user, service, which)
+        keys.regenerate(person(request), service, which)
     except SlipwayError as error:
         messages.error(request, error.message)
     else:
@@ -78,7 +78,7 @@ def update(request: HttpRequest, name: str) -> HttpResponse:
     if form.is_valid():
         try:
             changes.update_access(
-                request.user,
+                person(request),
                 service,
                 auth_enabled=form.cleaned_data["auth_enabled"],
                 cors_origins=tuple(form.cleaned_data["cors_origins"]),
@@ -98,7 +98,7 @@ def delete(request: HttpRequest, name: str) -> HttpResponse:
     form = DeleteForm(request.POST, service=service)
     if form.is_valid():
         try:
-            changes.delete_service(request.user, service)
+            changes.delete_service(person(request), service)
         except SlipwayError as error:
             form.add_error(None, error.message)
         else:

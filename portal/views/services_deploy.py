@@ -15,7 +15,7 @@ from deployments.registry.models import Blob, Framework, ModelVersion
 from deployments.services import changes, no_code, sources
 from deployments.services.models import Revision, Service
 from portal import project_source
-from portal.access import requires
+from portal.access import person, requires
 from portal.deploy_fill import read_files
 from portal.deploy_initial import of_model, of_revision
 from portal.deploy_plan import capacity_of, misfits_of, plan_of
@@ -71,7 +71,7 @@ def settings_page(
     revision = _revision(request, service)
     kept = None
     if revision is not None and revision.source is not None:
-        kept = project_source.keep(request.user, revision.source)
+        kept = project_source.keep(person(request), revision.source)
     form = DeployForm(
         initial=of_revision(revision, kept), service=service, has_kept=kept is not None
     )
@@ -125,7 +125,7 @@ def _submit(request: HttpRequest, service: Service | None) -> HttpResponse:
 def _bound(request: HttpRequest, service: Service | None) -> tuple[DeployForm, Kept | None]:
     """The form with what was sent. A new upload is stored and takes the place of the kept one."""
     data = request.POST.copy()
-    kept = project_source.from_token(request.user, data.get("kept_source", ""))
+    kept = project_source.from_token(person(request), data.get("kept_source", ""))
     problem = None
     if data.get("serving") == ENTRY_SCRIPT and data.get("source_kind") == UPLOAD:
         try:
@@ -134,7 +134,7 @@ def _bound(request: HttpRequest, service: Service | None) -> tuple[DeployForm, K
             problem = error
         else:
             if blob is not None:
-                kept = project_source.keep(request.user, blob)
+                kept = project_source.keep(person(request), blob)
                 data["source_kind"] = KEPT
     data["kept_source"] = kept.token if kept else ""
     form = DeployForm(data, request.FILES, service=service, has_kept=kept is not None)
@@ -156,7 +156,7 @@ def _deploy(
         asked = _request(request, form, service, kept)
         found = changes.check(asked)
         if not found:
-            return changes.deploy(request.user, asked)
+            return changes.deploy(person(request), asked)
     except InvalidInput as error:
         found = [error]
     except SlipwayError as error:
@@ -179,7 +179,7 @@ def _request(
     elif environment is None and service is not None:
         # None would keep the environment of the revision before
         environment = (
-            no_code.environment_for(request.user, versions[0]) if _fits(versions) else None
+            no_code.environment_for(person(request), versions[0]) if _fits(versions) else None
         )
     return changes.DeployRequest(
         name=service.name if service else data["name"],
@@ -209,7 +209,7 @@ def _made_for(request: HttpRequest, versions: tuple[ModelVersion, ...]) -> Any:
             f"({first.get_framework_display()}); choose one.",
             field="environment",
         )
-    return no_code.environment_for(request.user, first)
+    return no_code.environment_for(person(request), first)
 
 
 def _source(data: dict[str, Any], kept: Kept | None) -> Blob | None:

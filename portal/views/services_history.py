@@ -10,7 +10,7 @@ from django.views.decorators.http import require_GET, require_POST
 from deployments.errors import SlipwayError
 from deployments.services import changes
 from deployments.services.models import Deployment, Revision
-from portal.access import requires
+from portal.access import person, requires
 from portal.forms.services import RollBackForm
 from portal.models import Role
 from portal.revision_diff import with_changes
@@ -63,7 +63,7 @@ def roll_back(request: HttpRequest, name: str) -> HttpResponse:
         messages.error(request, "That revision does not exist; nothing was changed.")
         return redirect("service-history", name)
     try:
-        changes.roll_back(request.user, service, revision)
+        changes.roll_back(person(request), service, revision)
     except SlipwayError as error:
         messages.error(request, error.message)
         return redirect("service-history", name)
