@@ -1,3 +1,18 @@
 """URLs of the JSON API."""
 
-urlpatterns: list = []
+from django.urls import path
+
+from portal.api import models
+from portal.api.responses import not_found
+
+urlpatterns = [
+    path("v1/models", models.model_list, name="api-model-list"),
+    path("v1/models/<str:name>/versions", models.version_list, name="api-model-versions"),
+    path(
+        "v1/models/<str:name>/versions/<int:version>",
+        models.version_detail,
+        name="api-model-version",
+    ),
+    # last: whatever leads nowhere is answered in the API's shape
+    path("<path:path>", not_found),
+]

@@ -1,0 +1,83 @@
+"""The one shape of the API's answers, and the one way in.
+
+A view is an `endpoint`: it names the role it needs, and returns plain values. Errors are always
+`{"error": {"code", "message"}}`, with the field's name beside them where a field is wrong. A client
+that is not signed in gets 401 and no redirect to a sign-in page.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+
+from deployments.errors import Conflict, InvalidInput, NotFound, SlipwayError, TemporaryError
+from portal.access import allows
+from portal.models import Role
+
+
+def error(status: int, code: str, message: str, **more: Any) -> JsonResponse:
+    """An error's answer. `more` goes beside the code and the message."""
+    return JsonResponse({"error": {"code": code, "message": message, **more}}, status=status)
+
+
+def from_exception(failure: SlipwayError) -> JsonResponse:
+    """The answer for an error of the tree in `deployments.errors`."""
+    if isinstance(failure, InvalidInput):
+        field = {"field": failure.field} if failure.field else {}
+        return error(400, failure.code or "InvalidInput", failure.message, **field)
+    if isinstance(failure, NotFound):
+        return error(404, failure.code or "NotFound", failure.message)
+    if isinstance(failure, Conflict):
+        return error(409, failure.code or "Conflict", failure.message)
+    if isinstance(failure, TemporaryError):
+        answer = error(503, failure.code or "Unavailable", failure.message)
+        answer["Retry-After"] = str(max(1, round(failure.delay)))
+        return answer
+    return error(400, failure.code or "BadRequest", failure.message)
+
+
+def endpoint(needed: Role, *methods: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator of an API view, which returns a dict (200), `(status, dict)` or a response.
+
+    `methods` are the HTTP methods it takes, GET when none are named.
+    """
+    taken = methods or ("GET",)
+
+    def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
+        @login_not_required  # answered here, in the API's shape
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if not request.user.is_authenticated:
+                return error(401, "Unauthorized", "Sign in to the portal first.")
+            if not allows(request.user, needed):
+                return error(
+                    403,
+                    "Forbidden",
+                    f"This needs the role {needed.label.lower()}; ask an administrator for it.",
+                )
+            if request.method not in taken and not (request.method == "HEAD" and "GET" in taken):
+                answer = error(405, "MethodNotAllowed", f"Use {' or '.join(taken)} here.")
+                answer["Allow"] = ", ".join(taken)
+                return answer
+            try:
+                result = view(request, *args, **kwargs)
+            except SlipwayError as failure:
+                return from_exception(failure)
+            except Http404 as failure:
+                return error(404, "NotFound", str(failure) or "There is nothing here.")
+            if isinstance(result, HttpResponse):
+                return result
+            status, body = result if isinstance(result, tuple) else (200, result)
+            return JsonResponse(body, status=status)
+
+        return guarded
+
+    return decorate
+
+
+@login_not_required
+def not_found(request: HttpRequest, path: str = "") -> HttpResponse:
+    """Every address of the API that leads nowhere."""
+    return error(404, "NotFound", f"The API has nothing at {request.path}.")
