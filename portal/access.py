@@ -5,9 +5,12 @@ A page, an API view or a consumer names the role it needs; each role includes th
 
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
 
+from django.conf import settings
+from django.contrib.auth import get_user
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
 
@@ -24,6 +27,19 @@ def allows(user: object, needed: Role) -> bool:
     return _RANK[Role(user.role)] >= _RANK[needed]
 
 
+def session_allows(session_key: str | None, needed: Role) -> bool:
+    """Whether the session still stands and its person has the role, read anew from the database.
+
+    For websockets, which outlive the request that opened them: a person may sign out, change the
+    password, lose a role or be deactivated meanwhile. Blocking; consumers call it in a thread.
+    """
+    if not session_key:
+        return False
+    request = HttpRequest()
+    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    return allows(get_user(request), needed)
+
+
 def person(request: HttpRequest) -> User:
     """Who asks, inside a view that `requires` guards."""
     return cast(User, request.user)
@@ -38,7 +54,7 @@ def requires(needed: Role) -> Callable[[View], View]:
     def refuse_unless(user: object) -> None:
         if not allows(user, needed):
             raise PermissionDenied(
-                f"This needs the role {needed.label.lower()}; ask an administrator for it."
+                f"This needs the role {needed.label.lower()}. Ask an administrator for it."
             )
 
     def decorate(view: View) -> View:
