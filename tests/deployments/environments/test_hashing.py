@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.environments.hashing import environment_hash
@@ -140,6 +140,7 @@ versions = st.sampled_from(["", "=1", "=1.26", "==2.0.1", ">=1.5,<2", "!=1.4"])
 packages = st.lists(st.tuples(names, versions), min_size=1, max_size=8, unique_by=lambda p: p[0])
 
 
+@settings(deadline=None)
 @given(packages, st.randoms(use_true_random=False), st.booleans())
 def test_no_order_and_no_comment_changes_the_hash(packages, random, flow) -> None:  # type: ignore[no-untyped-def]
     lines = [name + version for name, version in packages]
@@ -158,6 +159,7 @@ def test_no_order_and_no_comment_changes_the_hash(packages, random, flow) -> Non
     assert of(one, "\n".join(pip)) == of(f"# note\n{other}", "\n\n# note\n".join(shuffled_pip))
 
 
+@settings(deadline=None)
 @given(packages, st.data())
 def test_a_changed_version_always_changes_the_hash(packages, data) -> None:  # type: ignore[no-untyped-def]
     lines = [f"{name}=1.{index}" for index, (name, _) in enumerate(packages)]
