@@ -1,0 +1,107 @@
+"""What a replica's shim is told to start: the scoring server's command line and environment.
+
+`azmlinfsrv` listens on every address; a replica must be reached through the router alone. So gunicorn
+is run directly, bound to 127.0.0.1, with the variables `azmlinfsrv` would have set. Decides; writes
+nothing.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deployments.types import RevisionSpec
+
+LOG_BYTES = 10_000_000
+LOG_SEGMENTS = 3
+_CONFIGURATION = Path(__file__).with_name("gunicorn_conf.py")
+_APPLICATION = "azureml_inference_server_http.server.entry:app"
+_SLACK_SECONDS = 30
+_KEPT = ("TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def build(
+    revision: RevisionSpec,
+    *,
+    replica: str,
+    run: int,
+    port: int,
+    work: Path,
+    staged: Path,
+    cgroups: list[dict[str, Any]],
+    log_bytes: int = LOG_BYTES,
+    outer: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The content of `run.json`. `outer` is the agent's own environment (a few names pass through)."""
+    variables = dict(revision.environment.variables)
+    workers = _whole(variables.get("WORKER_COUNT"), revision.concurrency)
+    venv = Path(revision.environment.location)
+    environment = {
+        **{name: value for name, value in (outer or os.environ).items() if name in _KEPT},
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        **variables,
+        "PATH": f"{venv}/bin:/usr/local/bin:/usr/bin:/bin",
+        "VIRTUAL_ENV": str(venv),
+        "HOME": str(work / "home"),
+        "TMPDIR": str(work / "tmp"),
+        "AML_APP_ROOT": str(work / "app"),
+        "AZUREML_ENTRY_SCRIPT": revision.entry_script,
+        "AZUREML_MODEL_DIR": str(model_folder(revision, staged)),
+        "AML_APP_INSIGHTS_ENABLED": "false",
+        "SCORING_TIMEOUT_MS": str(revision.scoring_timeout_ms),
+        "SERVICE_NAME": revision.service,
+        "SERVICE_VERSION": str(revision.number),
+        "SERVICE_PATH_PREFIX": f"api/v1/service/{revision.service}",
+        "WORKER_COUNT": str(workers),
+        "SERVER_PORT": str(port),
+        "HEALTH_PORT": str(port),
+        "HOSTNAME": replica,
+        "SLIPWAY_REPLICA_FOLDER": str(work.parent),
+    }
+    return {
+        "run": run,
+        "command": [
+            str(venv / "bin" / "python"),
+            "-m",
+            "gunicorn",
+            "-c",
+            str(_CONFIGURATION),
+            "-b",
+            f"127.0.0.1:{port}",
+            "-w",
+            str(workers),
+            "--timeout",
+            str(_worker_timeout(revision, variables)),
+            "--access-logfile",
+            "-",
+            "--error-logfile",
+            "-",
+            _APPLICATION,
+        ],
+        "cwd": str(work / "app"),
+        "environment": environment,
+        "log_bytes": log_bytes,
+        "log_segments": LOG_SEGMENTS,
+        "cgroups": cgroups,
+    }
+
+
+def model_folder(revision: RevisionSpec, staged: Path) -> Path:
+    """AZUREML_MODEL_DIR: one model's own folder; with several the root of `<name>/<version>/`."""
+    models = staged / "models"
+    if len(revision.models) == 1:
+        (model,) = revision.models
+        return models / model.name / str(model.version)
+    return models
+
+
+def _worker_timeout(revision: RevisionSpec, variables: Mapping[str, str]) -> int:
+    """Gunicorn kills a worker that is silent for longer, and one is silent in init() and in run()."""
+    least = max(revision.start_timeout_seconds, revision.scoring_timeout_ms // 1000)
+    return _whole(variables.get("WORKER_TIMEOUT"), max(300, least + _SLACK_SECONDS))
+
+
+def _whole(text: str | None, default: int) -> int:
+    """A whole number above zero from a variable that a person wrote."""
+    return int(text) if text is not None and text.isdecimal() and int(text) > 0 else default

@@ -1,0 +1,98 @@
+"""Ask replicas `GET /`, all at once, each at its own pace, without ever holding the agent up.
+
+One thread with an event loop of its own. `watch` says whom to ask and how often; `look` returns what
+was answered. A probe that is still waiting is not doubled.
+"""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one run of a replica has answered. Times are epoch seconds."""
+
+    since: float  # when asking began
+    good_at: float | None = None
+    streak: int = 0
+    refused: bool = False
+
+
+@dataclass(slots=True)
+class _Watch:
+    run: int
+    answers: Answers
+    next_at: float = 0.0
+    pending: "Future[tuple[bool, bool]] | None" = None
+
+
+class Prober:
+    """Made once by the agent; `close` ends its thread."""
+
+    def __init__(self) -> None:
+        self._watched: dict[str, _Watch] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="prober", daemon=True)
+        self._thread.start()
+
+    def watch(self, replica: str, run: int, port: int, every: float, deadline: float) -> Answers:
+        """Ask when it is time to, and return what is known. `every` and `deadline` in seconds."""
+        now = time.time()
+        watch = self._watched.get(replica)
+        if watch is None or watch.run != run:
+            if watch is not None:
+                self.forget(replica)
+            watch = self._watched[replica] = _Watch(run, Answers(since=now))
+        if watch.pending is not None and watch.pending.done():
+            good, refused = watch.pending.result()
+            before = watch.answers
+            watch.answers = Answers(
+                since=before.since,
+                good_at=now if good else before.good_at,
+                streak=before.streak + 1 if good else 0,
+                refused=refused,
+            )
+            watch.pending = None
+        if watch.pending is None and now >= watch.next_at:
+            watch.next_at = now + every
+            watch.pending = asyncio.run_coroutine_threadsafe(_ask(port, deadline), self._loop)
+        return watch.answers
+
+    def forget(self, replica: str) -> None:
+        watch = self._watched.pop(replica, None)
+        if watch is not None and watch.pending is not None:
+            watch.pending.cancel()
+
+    def forget_all_but(self, replicas: set[str]) -> None:
+        for replica in self._watched.keys() - replicas:
+            self.forget(replica)
+
+    def close(self) -> None:
+        for replica in list(self._watched):
+            self.forget(replica)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+
+
+async def _ask(port: int, deadline: float) -> tuple[bool, bool]:
+    """(answered 200, nobody listened)"""
+    writer = None
+    try:
+        async with asyncio.timeout(deadline):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(_REQUEST)
+            await writer.drain()
+            status = await reader.readline()
+        return status.split(b" ")[1:2] == [b"200"], False
+    except ConnectionRefusedError:
+        return False, True
+    except (OSError, TimeoutError, ValueError):
+        return False, False
+    finally:
+        if writer is not None:
+            writer.close()

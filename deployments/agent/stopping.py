@@ -1,0 +1,72 @@
+"""End every replica of a cluster, gradedly and in bounded time, with its agent gone.
+
+Holds the agent's lock meanwhile, so that no agent starts them again. What was wanted stays wanted: the
+next agent places each replica anew, without counting this as a crash.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deployments.agent import processes, store
+from deployments.agent.record import Process, Record
+from deployments.drivers.process_layout import ClusterFolder, locked
+from deployments.types import Phase
+
+_AGENT_SECONDS = 5.0  # for an agent that was just told to end
+_POLL = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """How many replicas were running, and how many of them had to be killed."""
+
+    asked: int
+    killed: int
+
+
+def stop_replicas(root: Path, *, grace: float = 8.0) -> Stopped:
+    """Stop all of them. Raises Unavailable while an agent lives; `grace` is seconds."""
+    folder = ClusterFolder(root)
+    if not folder.replicas.is_dir():
+        return Stopped(0, 0)
+    with locked(folder.agent_lock, deadline=_AGENT_SECONDS):
+        records = list(store.load(folder).values())
+        running = [record for record in records if _runs(folder, record)]
+        for record in running:
+            processes.terminate(processes.look(folder.replica(record.id), record.run))
+        until = time.monotonic() + grace
+        left = running
+        while left and time.monotonic() < until:
+            time.sleep(_POLL)
+            left = [record for record in left if _runs(folder, record)]
+        for record in left:
+            processes.kill_all_of(folder.replica(record.id))
+        until = time.monotonic() + 2.0
+        while any(_runs(folder, record) for record in left) and time.monotonic() < until:
+            time.sleep(_POLL)
+        for record in records:
+            if not record.leaving:
+                store.save(folder, _waiting(record))
+        return Stopped(len(running), len(left))
+
+
+def _runs(folder: ClusterFolder, record: Record) -> bool:
+    if not record.run:
+        return False
+    return processes.look(folder.replica(record.id), record.run).process is Process.RUNNING
+
+
+def _waiting(record: Record) -> Record:
+    """As if it had never been placed."""
+    return replace(
+        record,
+        phase=Phase.SCHEDULING,
+        port=0,
+        started_at=None,
+        ready_at=None,
+        term_at=None,
+        crashes=0,
+        next_start_at=0.0,
+        cause=None,
+    )
