@@ -25,7 +25,7 @@ LONGEST_MESSAGE = 65_536  # characters
 NOT_UNDERSTOOD, NOT_SIGNED_IN = 4400, 4401
 
 
-class LiveConsumer(AsyncWebsocketConsumer):
+class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no types
     """One page's live connection."""
 
     async def connect(self) -> None:

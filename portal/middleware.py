@@ -1,8 +1,15 @@
-"""Response headers for every page, and what a signed-out person gets."""
+"""Response headers for every page, and pages for errors that no view caught."""
 
+import logging
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from deployments.errors import Conflict, NotFound, PermanentError, SlipwayError, TemporaryError
+
+logger = logging.getLogger(__name__)
 
 # Plotly needs style rules of its own: it finds the empty stylesheet `css/plotly-host.css` by its id and
 # adds them through the CSSOM, which a strict policy allows. So no 'unsafe-inline' anywhere.
@@ -33,4 +40,42 @@ class ContentSecurityPolicyMiddleware:
         response = self.get_response(request)
         response.headers.setdefault("Content-Security-Policy", POLICY)
         response.headers.setdefault("Permissions-Policy", PERMISSIONS)
+        return response
+
+
+class ProblemMiddleware:
+    """An error of the house's tree that no view caught becomes a page that says what to do.
+
+    htmx and scripts get its sentence as plain text, which app.js shows as a toast.
+    """
+
+    STATUS = ((NotFound, 404, "Not found"), (Conflict, 409, "Something is in the way"),
+              (PermanentError, 400, "This cannot be done"),
+              (TemporaryError, 503, "Not reachable just now"))  # fmt: skip
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if not isinstance(error, SlipwayError):
+            return None
+        status, title = next(
+            ((status, title) for kind, status, title in self.STATUS if isinstance(error, kind)),
+            (500, "Something broke"),
+        )
+        logger.warning("%s %s: %s", request.method, request.path, error.message)
+        if request.headers.get("HX-Request"):
+            response = HttpResponse(error.message, status=status, content_type="text/plain")
+        else:
+            # Only the path of the page before: a link to another site must not be planted here.
+            before = urlsplit(request.headers.get("Referer", "")).path or "/"
+            back = request.path if request.method == "GET" and status == 503 else before
+            context = {"status": status, "title": title, "code": error.code, "back": back,
+                       "message": error.message, "again": status == 503}  # fmt: skip
+            response = render(request, "problem.html", context, status=status)
+        if isinstance(error, TemporaryError):
+            response.headers["Retry-After"] = str(max(1, round(error.delay)))
         return response

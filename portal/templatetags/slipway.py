@@ -19,74 +19,15 @@ from portal.models import Role
 register = template.Library()
 
 # Symbols of static/img/icons.svg; a test holds the two to each other.
-ICONS = frozenset(
-    [
-        "overview",
-        "service",
-        "model",
-        "environment",
-        "cluster",
-        "people",
-        "audit",
-        "admin",
-        "menu",
-        "close",
-        "sun",
-        "moon",
-        "auto",
-        "copy",
-        "check",
-        "plus",
-        "play",
-        "pause",
-        "stop",
-        "refresh",
-        "trash",
-        "edit",
-        "download",
-        "upload",
-        "search",
-        "filter",
-        "link",
-        "key",
-        "eye",
-        "eye-off",
-        "clock",
-        "warning",
-        "info",
-        "error",
-        "arrow-right",
-        "arrow-left",
-        "chevron-right",
-        "chevron-down",
-        "external",
-        "user",
-        "logout",
-        "lock",
-        "rocket",
-        "undo",
-        "log",
-        "chart",
-        "terminal",
-        "file",
-        "folder",
-        "gauge",
-        "wrap",
-        "history",
-        "settings",
-        "flask",
-        "code",
-        "dot",
-        "more",
-        "s-ok",
-        "s-bad",
-        "s-warn",
-        "s-move",
-        "s-wait",
-        "s-idle",
-        "s-unknown",
-    ]
-)
+ICONS = frozenset({
+    "overview", "service", "model", "environment", "cluster", "people", "audit", "admin",
+    "menu", "close", "sun", "moon", "auto", "copy", "check", "plus", "play", "pause", "stop",
+    "refresh", "trash", "edit", "download", "upload", "search", "filter", "link", "key", "eye",
+    "eye-off", "clock", "warning", "info", "error", "arrow-right", "arrow-left", "chevron-
+    right", "chevron-down", "external", "user", "logout", "lock", "rocket", "undo", "log",
+    "chart", "terminal", "file", "folder", "gauge", "wrap", "history", "settings", "flask",
+    "code", "dot", "more", "s-ok", "s-bad", "s-warn", "s-move", "s-wait", "s-idle", "s-unknown",
+})  # fmt: skip
 
 # State word (lower case) -> (tone, shape). The shape tells states apart where colours do not.
 _OK, _BAD, _WARN = ("ok", "s-ok"), ("bad", "s-bad"), ("warn", "s-warn")
@@ -259,9 +200,9 @@ def can(user: object, role: str) -> bool:
 
 
 @register.inclusion_tag("components/field.html")
-def formfield(field: BoundField, wide: bool = False) -> dict[str, Any]:
+def formfield(field: BoundField | str | None, wide: bool = False) -> dict[str, Any]:
     """Label, control, help and errors of one field, tied together for screen readers."""
-    if field == "" or field is None:
+    if not isinstance(field, BoundField):
         raise template.TemplateSyntaxError("formfield: this form has no such field")
     widget = field.field.widget
     kind = "text"

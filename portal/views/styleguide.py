@@ -11,7 +11,31 @@ from portal.access import requires
 from portal.models import Role
 from portal.templatetags.slipway import ICONS
 
-STATES = ["Healthy", "Transitioning", "Unhealthy", "Unschedulable", "Failed", "queued", "running", "rolling", "succeeded", "cancelled", "ready", "building", "removed", "scheduling", "pulling", "starting", "loading", "draining", "stopped", "crashed", "pass", "fail", "unknown"]
+STATES = (
+    "Healthy",
+    "Transitioning",
+    "Unhealthy",
+    "Unschedulable",
+    "Failed",
+    "queued",
+    "running",
+    "rolling",
+    "succeeded",
+    "cancelled",
+    "ready",
+    "building",
+    "removed",
+    "scheduling",
+    "pulling",
+    "starting",
+    "loading",
+    "draining",
+    "stopped",
+    "crashed",
+    "pass",
+    "fail",
+    "unknown",
+)
 
 
 class ExampleForm(forms.Form):
