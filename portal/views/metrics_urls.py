@@ -1,3 +1,12 @@
-"""URLs of the metrics pages."""
+"""URLs of the Metrics tab."""
 
-urlpatterns: list = []
+from django.urls import path
+
+from portal.views import metrics
+
+urlpatterns = [
+    path("<str:name>/metrics/", metrics.metrics, name="service-metrics"),
+    path("<str:name>/metrics/data/", metrics.data, name="service-metrics-data"),
+    path("<str:name>/metrics/data.csv", metrics.data_csv, name="service-metrics-csv"),
+    path("<str:name>/decisions/", metrics.decisions, name="service-decisions"),
+]

@@ -1,0 +1,28 @@
+"""Query strings of the metrics pages."""
+
+from django import forms
+
+from router.telemetry.queries import BY_KEY, RANGES, SHOWN, Range
+
+DEFAULT_RANGE = "30m"
+
+
+class ChartForm(forms.Form):
+    """Which range of a chart, and from where on."""
+
+    range = forms.ChoiceField(choices=[(item.key, item.label) for item in RANGES], required=False)
+    # The newest bucket and the newest decision that the page already has.
+    after = forms.IntegerField(min_value=0, required=False)
+    decision = forms.IntegerField(min_value=0, required=False)
+
+    def span(self) -> Range:
+        """The range asked for; of a valid form."""
+        return BY_KEY[self.cleaned_data["range"] or DEFAULT_RANGE]
+
+
+class LedgerForm(forms.Form):
+    """Which decisions: filtered, older than one that is shown, or from a certain one on."""
+
+    show = forms.ChoiceField(choices=[(word, word) for word in SHOWN], required=False)
+    before = forms.IntegerField(min_value=1, required=False)
+    open = forms.IntegerField(min_value=1, required=False)

@@ -1,0 +1,375 @@
+// The Metrics tab: one Plotly figure with a shared time axis, live by appending, and the ledger below it.
+// Reads its data from the page's own URLs; knows nothing but what stands in #chart's data attributes.
+"use strict";
+
+(() => {
+  const chart = document.getElementById("chart");
+  if (!chart || !window.Plotly) return;
+  const service = chart.dataset.service;
+  const phone = matchMedia("(max-width: 820px)");
+  const coarse = matchMedia("(pointer: coarse)");
+  const el = (name) => document.querySelector(`[data-chart-${name}]`);
+  const show = (name, on) => { const node = el(name); if (node) node.hidden = !on; };
+
+  // The figure: rows from the top, each with its own y axis and legend. ---------------------------------
+  const ROWS = [
+    { title: "Replicas", share: 0.34 },
+    { title: "Requests per second", share: 0.24 },
+    { title: "Latency of good answers, ms", share: 0.24 },
+    { title: "Waiting in the router", share: 0.18 },
+  ];
+  // column of the data, name, row, colour token, and how it is drawn
+  const LINES = [
+    { column: "busy", name: "busy", row: 0, color: "busy", width: 1.2, fill: 0.18, format: ".2f" },
+    { column: "ready", name: "running", row: 0, color: "ready", width: 2.2, step: true, format: ".4~g" },
+    { column: "starting", name: "starting", row: 0, color: "starting", width: 1.6, step: true, dash: "dot", format: ".4~g" },
+    { column: "desired", name: "desired", row: 0, color: "desired", width: 1.4, step: true, dash: "dash", format: ".4~g" },
+    { column: "ok", name: "2xx", row: 1, color: "ok", width: 1.5, fill: 0.14, format: ".2f" },
+    { column: "client_errors", name: "4xx", row: 1, color: "client", width: 1.4, dash: "dot", format: ".2f" },
+    { column: "rejected", name: "503 rejected", row: 1, color: "rejected", width: 1.6, format: ".2f" },
+    { column: "timeouts", name: "504 timed out", row: 1, color: "timeout", width: 1.4, dash: "dash", format: ".2f" },
+    { column: "failures", name: "502 failed", row: 1, color: "failure", width: 1.4, dash: "dashdot", format: ".2f" },
+    { column: "p50", name: "p50", row: 2, color: "p50", width: 1.4, format: ".1f" },
+    { column: "p95", name: "p95", row: 2, color: "p95", width: 1.6, dash: "dash", format: ".1f" },
+    { column: "p99", name: "p99", row: 2, color: "p99", width: 1.2, dash: "dot", format: ".1f" },
+    { column: "queued", name: "mean", row: 3, color: "queued", width: 1.5, fill: 0.16, format: ".2f" },
+    { column: "queued_peak", name: "peak", row: 3, color: "queued", width: 1, dash: "dot", format: ".4~g" },
+  ];
+  const MARKS = [
+    { direction: "up", name: "scaled up", symbol: "triangle-up" },
+    { direction: "down", name: "scaled down", symbol: "triangle-down" },
+    { direction: "prevented", name: "prevented", symbol: "diamond" },
+  ];
+  const STYLE = getComputedStyle(document.documentElement);
+  const token = (name) => STYLE.getPropertyValue(`--${name}`).trim();
+  const color = (name) => token(`chart-${name}`);
+  const axis = (row) => (row ? `y${row + 1}` : "y");
+  const legend = (row) => (row ? `legend${row + 1}` : "legend");
+
+  function faint(hex, share) {
+    const value = parseInt(hex.slice(1), 16);
+    return `rgba(${value >> 16}, ${(value >> 8) & 255}, ${value & 255}, ${share})`;
+  }
+  // Plotly reads a little HTML in texts: a reason is text, in lines short enough for a phone.
+  function wrapped(text) {
+    const safe = text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+    const limit = phone.matches ? 34 : 64;
+    const lines = [""];
+    for (const word of safe.split(" ")) {
+      const line = lines[lines.length - 1];
+      if (line && line.length + word.length > limit) lines.push(word);
+      else lines[lines.length - 1] = line ? `${line} ${word}` : word;
+    }
+    return lines.join("<br>");
+  }
+  const markText = (item) => wrapped(item.reason);
+
+  function traces(data) {
+    const lines = LINES.map((line) => ({
+      type: "scatter",
+      mode: "lines",
+      name: line.name,
+      x: data.x,
+      y: data.columns[line.column],
+      yaxis: axis(line.row),
+      legend: legend(line.row),
+      connectgaps: false,
+      line: { color: color(line.color), width: line.width, dash: line.dash || "solid", shape: line.step ? "hv" : "linear" },
+      fill: line.fill ? "tozeroy" : "none",
+      fillcolor: line.fill ? faint(color(line.color), line.fill) : undefined,
+      hovertemplate: `%{y:${line.format}}`,
+    }));
+    const marks = MARKS.map((mark) => {
+      const items = data.decisions.filter((item) => item.direction === mark.direction);
+      return {
+        type: "scatter",
+        mode: "markers",
+        name: mark.name,
+        x: items.map((item) => item.x),
+        y: items.map((item) => item.after),
+        text: items.map(markText),
+        customdata: items.map((item) => item.id),
+        yaxis: "y",
+        legend: "legend",
+        cliponaxis: false,
+        marker: { symbol: mark.symbol, size: 11, color: color(mark.direction), line: { width: 1.5, color: token("surface") } },
+        hovertemplate: "%{text}",
+      };
+    });
+    return [...lines, ...marks];
+  }
+
+  function layout(data) {
+    const height = chart.clientHeight || 780;
+    const small = phone.matches;
+    const top = small ? 58 : 34; // above each row: its title and its legend
+    const bottom = 34;
+    const room = height - bottom - ROWS.length * top;
+    const ink = token("text");
+    const grid = token("border");
+    const result = {
+      height,
+      margin: { l: small ? 38 : 52, r: small ? 12 : 20, t: 0, b: bottom },
+      paper_bgcolor: token("surface"),
+      plot_bgcolor: token("surface"),
+      font: { family: token("font"), size: small ? 11 : 12, color: token("muted") },
+      hovermode: "x unified",
+      hoverlabel: { bgcolor: token("surface"), bordercolor: token("border-strong"), font: { color: ink, size: 12 }, align: "left" },
+      dragmode: coarse.matches ? false : "zoom",
+      uirevision: `${data.range}`,
+      showlegend: true,
+      xaxis: {
+        type: "date", range: [data.start, data.end], anchor: axis(ROWS.length - 1),
+        gridcolor: grid, linecolor: grid, zeroline: false, tickcolor: grid, ticks: "outside", ticklen: 4,
+        nticks: small ? 5 : 10, hoverformat: data.step >= 3600 ? "%Y-%m-%d %H:%M" : "%Y-%m-%d %H:%M:%S",
+        showspikes: true, spikemode: "across", spikesnap: "hovered data", spikethickness: 1, spikecolor: token("border-strong"), spikedash: "solid",
+      },
+    };
+    let below = 1;
+    ROWS.forEach((row, index) => {
+      const high = below - top / (height - bottom);
+      const low = Math.max(high - (row.share * room) / (height - bottom), 0);
+      below = low;
+      result[index ? `yaxis${index + 1}` : "yaxis"] = {
+        domain: [low, high], rangemode: "tozero", gridcolor: grid, zeroline: true, zerolinecolor: grid,
+        linecolor: grid, nticks: row.share < 0.2 ? 3 : 5, fixedrange: true, automargin: false,
+        minallowed: 0, autorangeoptions: { include: [0, index === 0 ? 1 : index === 3 ? 1 : 0.5] },
+        tickformat: "~s", exponentformat: "none",
+      };
+      result[index ? `legend${index + 1}` : "legend"] = {
+        orientation: "h", x: 0, xanchor: "left", xref: "paper", y: high, yanchor: "bottom", yref: "paper",
+        title: { text: `<b>${row.title}</b>${small ? "" : "  "}`, side: small ? "top" : "left", font: { color: ink, size: small ? 12 : 13 } },
+        font: { size: small ? 11 : 12, color: ink }, bgcolor: "rgba(0,0,0,0)", itemsizing: "constant", itemwidth: 30, tracegroupgap: 0,
+      };
+    });
+    return result;
+  }
+
+  const CONFIG = { displayModeBar: false, displaylogo: false, doubleClick: "reset", responsive: true, scrollZoom: false };
+
+  // Reading -----------------------------------------------------------------------------------------------
+  let range = chart.dataset.range;
+  let data = null; // what is drawn
+  let newest = null; // the newest bucket that is drawn
+  let lastDecision = 0;
+  let ledger = null;
+  let follow = true;
+  let drawn = false;
+  let reading = null; // the request under way
+  let readAt = 0;
+  let due = 0; // a timer
+
+  function address(extra) {
+    const query = new URLSearchParams({ range, ...extra });
+    return `${chart.dataset.url}?${query}`;
+  }
+  async function ask(extra) {
+    reading?.abort();
+    const mine = new AbortController();
+    reading = mine;
+    const timer = setTimeout(() => mine.abort(), 15000);
+    try {
+      const answer = await fetch(address(extra), { signal: mine.signal, headers: { Accept: "application/json" } });
+      if (!answer.ok || !(answer.headers.get("Content-Type") || "").includes("json")) throw new Error(`status ${answer.status}`);
+      return await answer.json();
+    } finally {
+      clearTimeout(timer);
+      if (reading === mine) reading = null;
+    }
+  }
+  function failed(error) {
+    if (error.name === "AbortError") return;
+    const box = el("error");
+    box.textContent = "The figures could not be read; trying again. Reload the page if this stays.";
+    box.hidden = drawn; // figures that are there stay; the footer says that the connection is lost
+  }
+  const isEmpty = (next) => !next.x.length && !next.decisions.length;
+
+  async function load() {
+    readAt = Date.now();
+    let next;
+    try {
+      next = await ask({});
+    } catch (error) {
+      failed(error);
+      return;
+    } finally {
+      show("wait", false);
+    }
+    show("error", false);
+    const empty = isEmpty(next);
+    show("empty", empty);
+    chart.classList.toggle("chart-blank", empty);
+    data = next;
+    newest = next.newest;
+    lastDecision = next.decisions.reduce((most, item) => Math.max(most, item.id), 0);
+    news(next.ledger);
+    if (empty) {
+      if (drawn) window.Plotly.purge(chart);
+      drawn = false;
+      return;
+    }
+    await draw();
+  }
+  async function draw() {
+    const shape = layout(data);
+    if (!follow && drawn) shape.xaxis.range = chart.layout.xaxis.range;
+    await window.Plotly.react(chart, traces(data), shape, CONFIG);
+    if (!drawn) {
+      drawn = true;
+      chart.on("plotly_relayout", onRelayout);
+      chart.on("plotly_click", onClick);
+    }
+  }
+
+  // Appending: only what is new is asked for and drawn on; what slides out on the left is dropped.
+  async function append() {
+    readAt = Date.now();
+    const asked = range;
+    let next;
+    try {
+      next = await ask({ after: newest, decision: lastDecision });
+    } catch (error) {
+      failed(error);
+      return;
+    }
+    if (asked !== range || !drawn) return;
+    show("error", false);
+    news(next.ledger);
+    if (follow) chart.layout.xaxis.range = [next.start, next.end];
+    data.start = next.start;
+    data.end = next.end;
+    const fresh = next.decisions.filter((item) => item.id > lastDecision);
+    if (next.x.length) {
+      newest = next.newest;
+      const limit = Math.ceil(1.1 * span() / next.step) + 60;
+      const indices = LINES.map((_, index) => index);
+      // each trace gets arrays of its own: Plotly appends to them in place
+      await window.Plotly.extendTraces(chart, {
+        x: LINES.map(() => [...next.x]),
+        y: LINES.map((line) => next.columns[line.column]),
+      }, indices, limit);
+    } else if (follow) {
+      await window.Plotly.relayout(chart, { "xaxis.range": [next.start, next.end] });
+    }
+    if (fresh.length) {
+      lastDecision = fresh.reduce((most, item) => Math.max(most, item.id), lastDecision);
+      for (const [index, mark] of MARKS.entries()) {
+        const items = fresh.filter((item) => item.direction === mark.direction);
+        if (!items.length) continue;
+        await window.Plotly.extendTraces(chart, {
+          x: [items.map((item) => item.x)],
+          y: [items.map((item) => item.after)],
+          text: [items.map(markText)],
+          customdata: [items.map((item) => item.id)],
+        }, [LINES.length + index], 500);
+      }
+    }
+    keepData();
+  }
+  // What a change of colours or size is drawn from.
+  function keepData() {
+    data.x = chart.data[0].x;
+    LINES.forEach((line, index) => { data.columns[line.column] = chart.data[index].y; });
+  }
+  function span() {
+    return { "5m": 300, "30m": 1800, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "30d": 2592000 }[range];
+  }
+  // How often there can be something to draw: a bucket's length, no more than a minute.
+  const period = () => 1000 * Math.min(Math.max(data?.step ?? 1, 1), 60);
+
+  function onNews() {
+    if (due || document.hidden) return;
+    const wait = Math.max(0, readAt + period() - Date.now());
+    due = setTimeout(() => {
+      due = 0;
+      if (reading) return;
+      if (!drawn || data.step > 10) load();
+      else append();
+    }, wait);
+  }
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && data) load();
+  });
+
+  // The ledger ----------------------------------------------------------------------------------------------
+  const list = () => document.getElementById("decisions");
+  function news(state) {
+    if (ledger !== null && ledger !== state && list()) window.htmx?.trigger(list(), "news");
+    ledger = state;
+  }
+  let opened = [];
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    if (event.detail.target?.id === "decisions")
+      opened = [...event.detail.target.querySelectorAll("details[open]")].map((item) => item.id);
+  });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target?.id !== "decisions") return;
+    for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
+  });
+  function reveal(id) {
+    const row = document.getElementById(`decision-${id}`);
+    if (!row) return false;
+    row.open = true;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    row.scrollIntoView({ block: "center", behavior: calm ? "auto" : "smooth" });
+    row.querySelector("summary").focus({ preventScroll: true });
+    return true;
+  }
+  async function onClick(event) {
+    const point = event.points.find((item) => item.customdata !== undefined);
+    if (!point) return;
+    const id = point.customdata;
+    if (reveal(id)) return;
+    await window.htmx.ajax("GET", `${chart.dataset.decisions}?open=${id}`, { target: "#decisions", swap: "outerHTML" });
+    reveal(id);
+  }
+
+  // What a person does --------------------------------------------------------------------------------------
+  function onRelayout(change) {
+    const zoomed = "xaxis.range[0]" in change || Array.isArray(change["xaxis.range"]);
+    if (zoomed && change["xaxis.range"]) return; // our own sliding
+    if (zoomed) follow = false;
+    else if (change["xaxis.autorange"] || change["xaxis.showspikes"] !== undefined) {
+      follow = true;
+      load();
+    }
+    show("follow", !follow);
+  }
+  el("follow").addEventListener("click", () => {
+    follow = true;
+    show("follow", false);
+    load();
+  });
+  document.querySelector(".chart-ranges").addEventListener("click", (event) => {
+    const link = event.target.closest("[data-range]");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    pick(link.dataset.range);
+    history.pushState({ range }, "", `?range=${range}`);
+  });
+  window.addEventListener("popstate", () => pick(new URLSearchParams(location.search).get("range") || "30m"));
+  function pick(next) {
+    range = next;
+    follow = true;
+    show("follow", false);
+    for (const link of document.querySelectorAll(".chart-ranges [data-range]")) {
+      if (link.dataset.range === range) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+    el("csv").href = `${chart.dataset.csv}?range=${range}`;
+    load();
+  }
+  el("png").addEventListener("click", () => {
+    if (!drawn) return window.slipway?.toast("There is nothing to draw in this range.", "info");
+    return window.Plotly.downloadImage(chart, {
+      format: "png", width: Math.max(chart.clientWidth, 900), height: chart.clientHeight, scale: 2,
+      filename: `${service}-${range}`,
+    });
+  });
+  document.addEventListener("slipway:theme", () => { if (drawn) draw(); });
+  phone.addEventListener("change", () => { if (drawn) draw(); });
+
+  window.slipway?.subscribe(`telemetry:${service}`, onNews);
+  load();
+})();
