@@ -18,6 +18,7 @@ from django.utils import timezone
 from deployments.clusters.drivers import driver_for
 from deployments.environments.hashing import environment_hash
 from deployments.environments.models import BuildState, EnvironmentBuild
+from deployments.environments.venvs import ensure_built
 from deployments.errors import PermanentError
 from deployments.pipeline.archive import write_zip
 from deployments.pipeline.ignore import select
@@ -127,8 +128,6 @@ def hashing(run: Run) -> Done:
 
 def image(run: Run) -> Done:
     """Find the environment built, or build it."""
-    from deployments.environments.venvs import ensure_built
-
     environment = run.revision.environment
     found = EnvironmentBuild.objects.filter(hash=environment.hash, state=BuildState.READY).exists()
     run.log.write("Use the existing image." if found else "Building image..")

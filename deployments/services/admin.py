@@ -25,6 +25,29 @@ from deployments.services.models import (
 from deployments.upkeep import is_lost
 
 
+_SERVICE_FIELDS = (
+    "name",
+    "cluster",
+    "description",
+    "tags",
+    "properties",
+    "state",
+    "state_cause",
+    "current",
+    "auth_enabled",
+    "token_auth_enabled",
+    "cors_origins",
+    "generation",
+    "deleting",
+    "desired_replicas",
+    "replicas",
+    "observed_at",
+    "created_by",
+    "created_at",
+    "updated_at",
+)
+
+
 class DeploymentsInline(ReadOnly, admin.TabularInline):
     model = Deployment
     fields = ["kind", "revision", "state", "step", "cause_code", "created_at", "finished_at"]
@@ -44,32 +67,12 @@ class ServiceAdmin(admin.ModelAdmin):
     list_select_related = ["cluster", "current__service"]
     search_fields = ["name", "description", "state_cause"]
     date_hierarchy = "created_at"
-    fields = [
-        "name",
-        "cluster",
-        "description",
-        "tags",
-        "properties",
-        "state",
-        "state_cause",
-        "current",
-        "auth_enabled",
-        "token_auth_enabled",
-        "cors_origins",
-        "generation",
-        "deleting",
-        "desired_replicas",
-        "replicas",
-        "observed_at",
-        "created_by",
-        "created_at",
-        "updated_at",
-    ]
+    fields = _SERVICE_FIELDS
     inlines = [DeploymentsInline]
     actions = ["remove"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        return [name for name in self.fields or [] if name not in ("description", "tags")]
+        return [name for name in _SERVICE_FIELDS if name not in ("description", "tags")]
 
     @admin.action(description="Delete the selected services (their replicas drain first)")
     def remove(self, request: HttpRequest, queryset: QuerySet[Service]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deployments.environments.changes import create_environment
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput
 from deployments.registry.models import Framework, ModelVersion
@@ -76,8 +77,6 @@ def requirements(framework: str, framework_version: str) -> str:
 
 def environment_for(actor: "AbstractBaseUser | None", version: ModelVersion) -> Environment:
     """The default environment of a model's framework and version; made on first use."""
-    from deployments.environments.changes import create_environment
-
     kind = _KINDS[version.framework]
     label = Framework(version.framework).label
     return create_environment(
