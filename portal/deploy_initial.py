@@ -5,17 +5,16 @@ from typing import Any
 
 from deployments.clusters.models import Cluster
 from deployments.errors import SlipwayError
-from deployments.registry.models import Framework, ModelVersion
+from deployments.registry.models import ModelVersion
 from deployments.services import no_code, sources
 from deployments.services.config import DEFAULTS
 from deployments.services.models import Revision, Service
 from deployments.services.specs import config_of
+from portal.deploy_plan import MADE_FOR
 from portal.forms.fields import split_version, versions_named
 from portal.forms.services import AUTOSCALE, EDITOR, ENTRY_SCRIPT, FIXED, KEPT, NO_CODE
 from portal.project_source import Kept
 from portal.score_templates import SCIKIT_LEARN, for_framework
-
-_SERVED_AS_THEY_ARE = (Framework.SCIKIT_LEARN, Framework.ONNX)
 
 
 def suggested_name(model: str) -> str:
@@ -35,7 +34,7 @@ def of_model(text: str) -> dict[str, Any]:
     version = versions_named([pair]).get(pair) if pair else None
     if version is None:
         return initial
-    served = version.framework in _SERVED_AS_THEY_ARE
+    served = version.framework in MADE_FOR
     return initial | {
         "models": [str(version)],
         "name": suggested_name(version.model.name),

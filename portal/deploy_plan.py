@@ -7,10 +7,14 @@ from deployments.clusters.changes import capacity_of as cluster_capacity
 from deployments.clusters.models import Cluster
 from deployments.environments.models import BuildState, Environment, EnvironmentBuild
 from deployments.errors import InvalidInput
+from deployments.registry.models import Framework, ModelVersion
 from deployments.services import fits
 from deployments.services.config import DEFAULTS, DeploymentConfig, replicas_needed
 from deployments.services.models import Service
 from portal.forms.services import EDITOR, ENTRY_SCRIPT, DeployForm
+
+# Frameworks an environment is made for when none is chosen.
+MADE_FOR = (Framework.SCIKIT_LEARN.value, Framework.ONNX.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def _lines(data: dict[str, Any], service: Service | None, cluster: Cluster | Non
         shown = ", ".join(str(version) for version in models[:3])
         more = f" and {len(models) - 3} more" if len(models) > 3 else ""
         lines.append(f"It serves {shown}{more}, {_serving(data)}.")
-    lines.append(_environment(data.get("environment")))
+    lines.append(_environment(data.get("environment"), models or []))
     if (config := data.get("config")) is not None:
         lines.append(_replicas(config))
         if service is None:
@@ -115,8 +119,11 @@ def _serving(data: dict[str, Any]) -> str:
     return f"by {script}" + (" written here" if data.get("source_kind") == EDITOR else "")
 
 
-def _environment(environment: Environment | None) -> str:
+def _environment(environment: Environment | None, models: list[ModelVersion]) -> str:
     if environment is None:
+        if models and models[0].framework not in MADE_FOR:
+            name = models[0].get_framework_display()
+            return f"Choose an environment: none is made for the framework {name}."
         return "Its environment is made for the model’s framework, and built once."
     ready = EnvironmentBuild.objects.filter(hash=environment.hash, state=BuildState.READY).exists()
     return f"It runs in {environment}, " + (

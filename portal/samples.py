@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from deployments.registry.models import ModelVersion
 from deployments.services.models import Service
+from portal.json_text import pretty as pretty_json
 
 # What no-code scikit-learn serving takes; a shape to fill in where no sample was registered.
 EXAMPLE = '{"data": [[0.0, 0.0]]}'
@@ -31,7 +32,7 @@ def sample_body(service: Service, *, pretty: bool = False) -> str:
         value = json.loads(text)
     except ValueError:
         return text
-    return json.dumps(value, indent=2) if pretty else json.dumps(value)
+    return pretty_json(value) if pretty else json.dumps(value)
 
 
 def curl(service: Service, body: str) -> str:

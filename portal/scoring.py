@@ -13,6 +13,8 @@ from typing import IO
 
 import httpx
 
+from portal.json_text import pretty
+
 _SHOWN = 512 * 1024  # bytes of an answer that a page can bear
 _CHUNK = 256 * 1024
 _HIDDEN_HEADERS = {"set-cookie"}
@@ -126,7 +128,7 @@ def _attempt(answer: httpx.Response, raw: bytes, cut: bool, total: float) -> Att
     is_json = False
     if not cut:
         try:
-            text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+            text = pretty(json.loads(text))
             is_json = True
         except ValueError:
             pass

@@ -216,10 +216,10 @@ class DeployForm(forms.Form):
         help_text="Without it, anyone who reaches the router may score.",
     )
     note = forms.CharField(
-        label="Note",
+        label="Why this revision",
         required=False,
         max_length=200,
-        help_text="Why this revision; shown in History.",
+        help_text="Shown in History.",
     )
 
     def __init__(

@@ -11,14 +11,14 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from deployments.errors import InvalidInput, SlipwayError
-from deployments.registry.models import Blob, Framework, ModelVersion
+from deployments.registry.models import Blob, ModelVersion
 from deployments.services import changes, no_code, sources
 from deployments.services.models import Revision, Service
 from portal import project_source
 from portal.access import person, requires
 from portal.deploy_fill import read_files
 from portal.deploy_initial import of_model, of_revision
-from portal.deploy_plan import capacity_of, misfits_of, plan_of
+from portal.deploy_plan import MADE_FOR, capacity_of, misfits_of, plan_of
 from portal.forms.fields import split_version, versions_named
 from portal.forms.services import (
     EDITOR,
@@ -203,7 +203,7 @@ def _fits(versions: tuple[ModelVersion, ...]) -> bool:
 def _made_for(request: HttpRequest, versions: tuple[ModelVersion, ...]) -> Any:
     """The environment of the first model's framework, for an entry script that named none."""
     first = versions[0]
-    if first.framework not in (Framework.SCIKIT_LEARN, Framework.ONNX):
+    if first.framework not in MADE_FOR:
         raise InvalidInput(
             f"No environment is made for the framework of {first} "
             f"({first.get_framework_display()}); choose one.",

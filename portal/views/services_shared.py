@@ -15,6 +15,6 @@ def get_service(name: str) -> Service:
         raise Http404(f"There is no service named {name}; it may have been deleted.") from error
 
 
-def page(service: Service, tab: str, **context: Any) -> dict[str, Any]:
+def page(of: Service, tab: str, **context: Any) -> dict[str, Any]:
     """The context of a page that extends `services/service_base.html`."""
-    return {"service": service, "active_tab": tab, **context}
+    return {**context, "service": of, "active_tab": tab}
