@@ -18,7 +18,7 @@ from django.utils import timezone
 from deployments.clusters.drivers import driver_for
 from deployments.environments.hashing import environment_hash
 from deployments.environments.models import BuildState, EnvironmentBuild
-from deployments.environments.venvs import ensure_built
+from deployments.environments.venvs import ensure_built, is_complete
 from deployments.errors import PermanentError
 from deployments.pipeline.archive import write_zip
 from deployments.pipeline.ignore import select
@@ -129,7 +129,8 @@ def hashing(run: Run) -> Done:
 def image(run: Run) -> Done:
     """Find the environment built, or build it."""
     environment = run.revision.environment
-    found = EnvironmentBuild.objects.filter(hash=environment.hash, state=BuildState.READY).exists()
+    build = EnvironmentBuild.objects.filter(hash=environment.hash, state=BuildState.READY).first()
+    found = build is not None and is_complete(build.location)
     run.log.write("Use the existing image." if found else "Building image..")
     build = ensure_built(environment, log=lambda text: run.log.write(text, source="build"))
     run.log.write(f"The environment is at {build.location}.")

@@ -385,34 +385,34 @@ def _create_service(
 
 def _update_service(service: Service, request: DeployRequest, config: DeploymentConfig) -> None:
     """Access and words belong to the service, not to a revision: they change at once."""
-    service.auth_enabled = config.auth_enabled
-    service.token_auth_enabled = config.token_auth_enabled
-    if request.description is not None:
-        service.description = request.description
-    if request.tags is not None:
-        service.tags = dict(request.tags)
-    if request.properties is not None:
-        service.properties = {**service.properties, **request.properties}
+    access: dict[str, Any] = {
+        "auth_enabled": config.auth_enabled,
+        "token_auth_enabled": config.token_auth_enabled,
+    }
     if request.cors_origins is not None:
-        service.cors_origins = list(request.cors_origins)
-    if request.keys is not None:
-        service.primary_key, service.secondary_key = (keys.encrypt(key) for key in request.keys)
-    service.generation += 1
-    service.save(
-        update_fields=[
-            "auth_enabled",
-            "token_auth_enabled",
-            "description",
-            "tags",
-            "properties",
-            "cors_origins",
-            "primary_key",
-            "secondary_key",
-            "generation",
-            "updated_at",
-        ]
-    )
-    apply_on_commit(service.pk)
+        access["cors_origins"] = list(request.cors_origins)
+    if request.keys is not None and request.keys != keys.read(service):
+        access["primary_key"], access["secondary_key"] = map(keys.encrypt, request.keys)
+    words: dict[str, Any] = {}
+    if request.description is not None:
+        words["description"] = request.description
+    if request.tags is not None:
+        words["tags"] = dict(request.tags)
+    if request.properties is not None:
+        words["properties"] = {**service.properties, **request.properties}
+    changed = {
+        name: value
+        for name, value in {**access, **words}.items()
+        if getattr(service, name) != value
+    }
+    for name, value in changed.items():
+        setattr(service, name, value)
+    fields = [*changed, "updated_at"]
+    if changed.keys() & access.keys():
+        service.generation += 1
+        fields.append("generation")
+        apply_on_commit(service.pk)
+    service.save(update_fields=fields)
 
 
 def _create_revision(

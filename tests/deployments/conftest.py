@@ -78,6 +78,7 @@ def ready_environments(monkeypatch: pytest.MonkeyPatch) -> None:
         return EnvironmentBuild.objects.get(hash=environment.hash)
 
     monkeypatch.setattr("deployments.pipeline.steps.ensure_built", ensure)
+    monkeypatch.setattr("deployments.pipeline.steps.is_complete", lambda location: True)
 
 
 @pytest.fixture
