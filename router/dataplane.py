@@ -1,7 +1,7 @@
 """One cluster's HAProxy, kept at what the cluster says: started or adopted, grown, read and told.
 
-The thin layer between `router.haproxy`'s pure modules and its socket and process. A call either does
-all of its part or raises and changes nothing that it remembers, so the next cycle says the same again.
+The thin layer between `router.haproxy`'s pure modules and its socket and process. A call that fails
+half-way is made good by the next cycle, which compares with what HAProxy shows and says the rest.
 It never decides how many replicas there should be and never talks to the cluster.
 """
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from deployments.errors import PermanentError, SlipwayError
+from deployments.errors import PermanentError, SlipwayError, Unavailable
 from deployments.types import ServiceSpec
 from router.haproxy import pool, render, slots, stats
 from router.haproxy.pool import Key
@@ -73,6 +73,7 @@ class DataPlane:
         self._maps_at = 0.0
         self._read_at: dict[str, float] = {}
         self._ready = False
+        self._outdated = False  # HAProxy runs with another text than these shapes make
         self._not_before = 0.0  # of the next try at a configuration that was refused
         self._monotonic = monotonic
         self._clock = clock
@@ -102,12 +103,12 @@ class DataPlane:
         self, services: Sequence[ServiceSpec], wanted: Mapping[Key, Sequence[Wanted]]
     ) -> None:
         """Have HAProxy running, with a backend for every version."""
-        if self.haproxy.running() is None:
+        if self.haproxy.running() is None and not await self.haproxy.recover():
             await self._start(services, wanted)
         elif not self._ready:
             await self._adopt(wanted)
         asked = self._assign(services, wanted)
-        if asked.shapes != self.shapes:
+        if asked.shapes != self.shapes or self._outdated:
             await self._reload(asked)
         self.backends = {
             key: name for key, name in asked.backends.items() if name in self._known_names()
@@ -119,8 +120,13 @@ class DataPlane:
         """Figures of all versions; slots of those backends where something is due."""
         begun, at = self._monotonic(), self._clock()
         if not self._ready:
-            await self._adopt(wanted or {})
-        due = [name for name in sorted(self.slots) if self._due(name, wanted, begun)]
+            raise Unavailable("HAProxy is adopted only once the cluster was seen.")
+        keys = {name: key for key, name in self.backends.items()}
+        due = [
+            name
+            for name, row in self.slots.items()
+            if self._due(row, keys.get(name), wanted, begun - self._read_at.get(name, 0.0))
+        ]
         commands = ["show info", "show stat -1 2 -1"]
         commands += ["show table counters"] if counters else []
         for name in due:
@@ -169,27 +175,24 @@ class DataPlane:
         want_maps = pool.maps(routed, self.backends, retry_after)
         commands += pool.map_commands(self._maps or {}, want_maps)
         by_backend = {name: wanted.get(key, ()) for key, name in self.backends.items()}
-        planned: dict[str, tuple[Slot, ...]] = {}
         unplaced: list[Wanted] = []
         for name, seen in reading.servers.items():
             step = slots.plan(
                 self.slots[name], by_backend.get(name, ()), seen, reading.begun, self._monotonic()
             )
-            planned[name] = step.slots
+            self.slots[name] = step.slots
             unplaced += step.unplaced
             commands += step.commands
-            for line in step.commands if self.old_workers else ():
-                if line.endswith(" state drain"):
-                    await self._tell_old_workers(line)
-        if commands:
-            try:
-                await self.haproxy.runtime.tell(commands)
-            except SlipwayError:
-                self._maps = None  # some of it may have gone through: look again
-                raise
-            self._maps = want_maps
-        self.slots.update(planned)
         self.unplaced = tuple(unplaced)
+        if not commands:
+            return 0
+        await self._tell_old_workers(commands)
+        self._maps = None  # until all of it went through
+        try:
+            await self.haproxy.runtime.tell(commands)
+            self._maps = want_maps
+        except PermanentError as error:
+            log.error("%s The others were carried out.", error.message)
         return len(commands)
 
     # ---- starting, adopting, growing ----------------------------------------------------------
@@ -256,7 +259,7 @@ class DataPlane:
         await self.haproxy.start()
         log.info("started HAProxy on %s:%d", self.settings.bind, self.settings.port)
         self.backends, self.shapes, self.slots = asked.backends, asked.shapes, fresh
-        self._ready = True
+        self._ready, self._outdated, self.old_workers = True, False, ()
 
     async def _install(
         self,
@@ -301,7 +304,7 @@ class DataPlane:
             )
             return
         self.reloads += 1
-        self.shapes, self.slots = asked.shapes, rows
+        self.shapes, self.slots, self._outdated = asked.shapes, rows, False
         self.old_workers = stats.parse_processes(await self.haproxy.master.ask("show proc")).old
 
     async def _adopt(self, wanted: Mapping[Key, Sequence[Wanted]]) -> None:
@@ -324,12 +327,12 @@ class DataPlane:
         maps = await self._read_maps()
         self.backends = pool.recovered(maps[render.VERSIONS_MAP])
         names = sorted({backend for backend, _ in servers})
-        if not self.shapes or render.shape(self._config(self.shapes)) != worker.shape:
-            log.warning("HAProxy runs with a configuration that is not the kept one")
+        self._outdated = not self.shapes or render.shape(self._config(self.shapes)) != worker.shape
+        if self._outdated:
+            waits = dict(enumerate(shape.queue_wait_ms for shape in self.shapes))
             self.shapes = tuple(
-                # wait 0 is nobody's, so whoever uses the backend has its wait set by a reload
-                BackendShape(0, sum(backend == name for backend, _ in servers))
-                for name in names
+                BackendShape(waits.get(index, 500), sum(backend == name for backend, _ in servers))
+                for index, name in enumerate(names)
             )
         keys = {name: key for key, name in self.backends.items()}
         now = self._monotonic()
@@ -366,20 +369,25 @@ class DataPlane:
 
     # ---- readings -----------------------------------------------------------------------------
 
-    def _due(self, name: str, wanted: Mapping[Key, Sequence[Wanted]] | None, now: float) -> bool:
-        row = self.slots[name]
-        keys = [key for key, backend in self.backends.items() if backend == name]
-        if not keys and all(slot.state is State.FREE for slot in row):
+    def _due(
+        self,
+        row: Sequence[Slot],
+        key: Key | None,
+        wanted: Mapping[Key, Sequence[Wanted]] | None,
+        age: float,
+    ) -> bool:
+        """Whether a backend's slots are to be read now: something is pending, or it was long ago."""
+        if key is None and all(slot.state is State.FREE for slot in row):
             return False
-        if now - self._read_at.get(name, 0.0) >= _READ_EVERY:
+        if age >= _READ_EVERY:
             return True
         if any(slot.state in (State.DRAINING, State.SETTLING) for slot in row):
             return True
+        if wanted is None:
+            return False
         joined = {(slot.replica, slot.address) for slot in row if slot.state is State.JOINED}
-        should = {
-            (item.replica, item.address) for key in keys for item in (wanted or {}).get(key, ())
-        }
-        return wanted is not None and joined != should
+        items = wanted.get(key, ()) if key is not None else ()
+        return joined != {(item.replica, item.address) for item in items}
 
     async def _with_old_workers(self, servers: dict[str, dict[str, Server]]) -> None:
         """After a reload the old worker still has requests inside replicas: they count too."""
@@ -401,9 +409,14 @@ class DataPlane:
                 for slot, server in row.items()
             }
 
-    async def _tell_old_workers(self, command: str) -> None:
+    async def _tell_old_workers(self, commands: Sequence[str]) -> None:
+        """An old worker still takes one request from each of its idle clients: it has to know the
+        same routes, keys and replicas. A backend that it never had it cannot get: a new service
+        on one is a 503 there, once for each such client."""
         for pid in self.old_workers:
-            await self.haproxy.master.ask(f"@!{pid} {command}")
+            for start in range(0, len(commands), 100):
+                lines = (f"@!{pid} {command}" for command in commands[start : start + 100])
+                await self.haproxy.master.ask(";".join(lines))
 
 
 def _by_name(servers: Mapping[tuple[str, str], Server]) -> dict[str, Server]:

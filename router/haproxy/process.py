@@ -123,12 +123,11 @@ class HAProxy:
         self.paths = paths
         self.runtime = RuntimeSocket(paths.stats_socket)
         self.master = MasterSocket(paths.master_socket)
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: int | None = None
 
     def running(self) -> psutil.Process | None:
         """The master, when the process that the pid file names is still the same one."""
-        if self._child is not None:
-            self._child.poll()  # a master that ended must not stay a zombie that looks alive
+        self._reap()
         try:
             noted = json.loads(self.paths.pid.read_text(encoding="utf-8"))
             process = psutil.Process(noted["pid"])
@@ -140,6 +139,14 @@ class HAProxy:
         except (OSError, ValueError, KeyError, psutil.Error):
             return None
         return process if same else None
+
+    def _reap(self) -> None:
+        """A master of ours that ended must not stay behind as a zombie."""
+        if self._child is not None:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(self._child, os.WNOHANG) == (0, 0):
+                    return
+            self._child = None
 
     async def install(self, text: str, files: Mapping[str, str]) -> None:
         """Check a configuration and put it in place: `files` (maps, Lua) beside `text`.
@@ -190,30 +197,42 @@ class HAProxy:
         paths = self.paths
         for socket in (paths.stats_socket, paths.master_socket, paths.body_socket):
             socket.unlink(missing_ok=True)
+        command = ("-W", "-S", f"{paths.master_socket},mode,600", "-f", str(paths.config))
         with paths.log.open("ab") as output:
-            child = subprocess.Popen(
-                [
-                    self.binary,
-                    *("-W", "-S", f"{paths.master_socket},mode,600", "-f", paths.config),
+            pid = os.posix_spawn(
+                self.binary,
+                (str(self.binary), *command),
+                _environment(),
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
                 ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=paths.folder,
-                env=_environment(),
-                start_new_session=True,
+                setsid=True,
+                setsigdef=[signal.SIGPIPE, signal.SIGINT],
             )
-        self._child = child
-        process = psutil.Process(child.pid)
-        # Popen returns after exec, so the executable is HAProxy's by now
-        noted = {
-            "pid": child.pid,
-            "started": process.create_time(),
-            "executable": process.exe(),
-        }
-        _write(paths.pid.with_suffix(".new"), json.dumps(noted))
-        paths.pid.with_suffix(".new").replace(paths.pid)
-        _sync(paths.folder)
+        self._child = pid
+        self._note(pid)  # spawned after exec: the executable is HAProxy's by now
+
+    def _note(self, pid: int) -> None:
+        process = psutil.Process(pid)
+        noted = {"pid": pid, "started": process.create_time(), "executable": process.exe()}
+        beside = self.paths.pid.with_suffix(".new")
+        _write(beside, json.dumps(noted))
+        beside.replace(self.paths.pid)
+        _sync(self.paths.folder)
+
+    async def recover(self) -> bool:
+        """Take up a HAProxy that answers on our sockets though nobody noted its pid.
+
+        Killed between starting it and noting it, a loop would start a second one otherwise.
+        """
+        try:
+            master = stats.parse_processes(await self.master.ask("show proc")).master
+        except (Unavailable, stats.Unreadable):
+            return False
+        await asyncio.to_thread(self._note, master)
+        return True
 
     async def _answering(self, seconds: float) -> None:
         try:
@@ -278,8 +297,7 @@ class HAProxy:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             psutil.wait_procs(family, timeout=hard)
-        if self._child is not None:
-            self._child.poll()
+        self._reap()
         for path in (
             self.paths.pid,
             self.paths.stats_socket,

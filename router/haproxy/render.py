@@ -165,11 +165,11 @@ def _main_frontend(config: RouterConfig) -> str:
         "# ids: kept when given and safe, made otherwise",
         "unique-id-format %[uuid()]",
         "http-request set-var(txn.t0) date(0,us)",
-        f"http-request set-var(txn.id) req.fhdr(x-request-id) if {{ req.fhdr(x-request-id) -m reg {_ID} }}",
+        f"http-request set-var(txn.id) req.fhdr(x-request-id) {_safe('x-request-id')}",
         "http-request set-var(txn.id) unique-id unless { var(txn.id) -m found }",
-        f"http-request set-var(txn.client) req.fhdr(x-ms-request-id) if {{ req.fhdr(x-ms-request-id) -m reg {_ID} }}",
-        "http-request set-var(txn.client) req.fhdr(x-ms-client-request-id) if"
-        f" {{ req.fhdr(x-ms-client-request-id) -m reg {_ID} }}",
+        f"http-request set-var(txn.client) req.fhdr(x-ms-request-id) {_safe('x-ms-request-id')}",
+        "http-request set-var(txn.client) req.fhdr(x-ms-client-request-id)"
+        f" {_safe('x-ms-client-request-id')}",
         *(
             _answer(
                 431,
@@ -308,7 +308,8 @@ def _scoring_defaults(config: RouterConfig) -> str:
             "if { nbsrv lt 1 }",
             **{"Retry-After": retry},
         ),
-        f"http-request set-timeout server var(txn.be),map_str_int({TIMEOUTS_MAP},{config.scoring_timeout_ms})",
+        "http-request set-timeout server"
+        f" var(txn.be),map_str_int({TIMEOUTS_MAP},{config.scoring_timeout_ms})",
         'http-response set-status 502 reason "Bad Gateway" if { status 500 }',
         "http-response set-var(txn.replied) bool(true) if { status ge 500 }",
         "http-response set-header server-timing queue;dur=%Tw,replica;dur=%Tr",
@@ -356,6 +357,10 @@ def _backend(name: str, backend: BackendShape, placed: Mapping[str, Placed]) -> 
             else f"    server {server} 127.0.0.1:1 maxconn 1 disabled"
         )
     return "\n".join(lines)
+
+
+def _safe(header: str) -> str:
+    return f"if {{ req.fhdr({header}) -m reg {_ID} }}"
 
 
 def _spans() -> Sequence[str]:

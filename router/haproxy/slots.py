@@ -14,8 +14,9 @@ The order of a join is exact on every version: the address, the limit while noth
 ready, and the limit once more, which makes the slot take waiting requests at once. The limit comes
 before `ready` because a slot's last replica may have had a higher one.
 
-The commands are idempotent. The slots of a plan count only once its commands went through; after a
-failure the next plan starts from the old slots and says the same again.
+A plan's slots count as soon as it is made, before its commands are sent, and the commands are idempotent:
+whatever did not get through is seen in the next reading and said again. So a slot may be held for
+longer than needed, never be called free too early.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +57,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The slots as they are once `commands` went through. `unplaced` found no free slot."""
+    """The slots as they should be after `commands`. `unplaced` found no free slot."""
 
     slots: tuple[Slot, ...]
     commands: tuple[str, ...]

@@ -73,6 +73,7 @@ class Counters:
 class Processes:
     """The master's family: `old` workers still finish what they had when a reload came."""
 
+    master: int
     worker: int | None
     old: tuple[int, ...]
 
@@ -176,19 +177,21 @@ def parse_map(text: str) -> dict[str, str]:
 
 def parse_processes(text: str) -> Processes:
     """`show proc` of the master."""
-    if "master" not in text:
-        raise Unreadable(f"show proc answered {text[:200]!r}")
-    section, current, old = "", None, []
+    master, section, current, old = None, "", None, []
     for line in text.splitlines():
         if line.startswith("# "):
             section = line[2:].strip()
         words = line.split()
-        if len(words) >= 2 and words[1] == "worker":
+        if len(words) >= 2 and words[1] == "master":
+            master = int(words[0])
+        elif len(words) >= 2 and words[1] == "worker":
             if section == "workers":
                 current = int(words[0])
             elif section == "old workers":
                 old.append(int(words[0]))
-    return Processes(current, tuple(old))
+    if master is None:
+        raise Unreadable(f"show proc answered {text[:200]!r}")
+    return Processes(master, current, tuple(old))
 
 
 def counters(figures: BackendFigures, counted: Sequence[int] | None) -> Counters:

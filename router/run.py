@@ -1,0 +1,94 @@
+"""Puts one cluster's router together and runs it; the commands are thin around this."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.drivers.base import Driver
+from deployments.errors import Conflict
+from deployments.home import Home
+from router import admin_api
+from router.dataplane import DataPlane, Settings
+from router.haproxy.process import HAProxy, Paths, find_binary
+from router.loop import RouterLoop
+from router.ring import Ring
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one cluster's router keeps its things."""
+
+    cluster: str
+    home: Home
+
+    @property
+    def folder(self) -> Path:
+        return self.home.cluster(self.cluster) / "router"
+
+    @property
+    def paths(self) -> Paths:
+        return Paths.of(self.folder, self.home.run, self.cluster)
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.home.run / f"router-{self.cluster}.sock"
+
+
+async def run(place: Place, driver: Driver, settings: Settings, haproxy_bin: str = "") -> None:
+    """Until SIGTERM or SIGINT. HAProxy is left serving."""
+    with _alone(place):
+        haproxy = HAProxy(await asyncio.to_thread(find_binary, haproxy_bin), place.paths)
+        loop = RouterLoop(
+            driver,
+            DataPlane(haproxy, settings),
+            Ring(epoch=uuid.uuid4().hex),
+            place.folder / "state.json",
+        )
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        log.info("the router of %s runs; %s", place.cluster, haproxy.binary)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(
+                admin_api.serve(admin_api.application(loop), place.admin_socket, stopping)
+            )
+            group.create_task(loop.run())
+            group.create_task(_keep_log_short(haproxy, stopping))
+            await stopping.wait()
+            loop.stop()
+        log.info("the router of %s ends; HAProxy serves on", place.cluster)
+
+
+async def _keep_log_short(haproxy: HAProxy, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        await asyncio.to_thread(haproxy.rotate_log)
+        try:
+            await asyncio.wait_for(stopping.wait(), 60)
+        except TimeoutError:
+            continue
+
+
+@contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """Two loops would undo each other's work. The lock dies with its holder."""
+    place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(place.folder / "loop.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Conflict(
+                f"The router of {place.cluster} runs already; stop that one first."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

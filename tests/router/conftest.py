@@ -1,0 +1,111 @@
+"""A router with a real HAProxy for the tests marked `daemons`, each in a folder of its own."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deployments.home import Home
+from router.dataplane import DataPlane, Settings
+from router.haproxy.process import HAProxy, find_binary
+from router.loop import RouterLoop
+from router.ring import Ring
+from router.run import Place
+from tests.router.fakes import MemoryDriver, TinyReplica
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def eventually(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+    """Wait for something that another task or process brings about."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+@dataclass
+class Rig:
+    """One router: HAProxy, the loop as a task, a cluster in memory, and a client."""
+
+    place: Place
+    settings: Settings
+    driver: MemoryDriver = field(default_factory=MemoryDriver)
+    loop: RouterLoop | None = None
+    task: asyncio.Task[None] | None = None
+    replicas: list[TinyReplica] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.port}"
+
+    def score(self, name: str) -> str:
+        return f"{self.url}/api/v1/service/{name}/score"
+
+    @property
+    def haproxy(self) -> HAProxy:
+        return HAProxy(find_binary(), self.place.paths)
+
+    async def replica(self, work: float = 0.0) -> TinyReplica:
+        made = await TinyReplica(work).start()
+        self.replicas.append(made)
+        return made
+
+    def start(self) -> RouterLoop:
+        self.loop = RouterLoop(
+            self.driver,
+            DataPlane(self.haproxy, self.settings),
+            Ring("epoch"),
+            self.place.folder / "state.json",
+            tick=0.1,  # the product's is 0.25 s; tests have less time
+        )
+        self.task = asyncio.create_task(self.loop.run())
+        return self.loop
+
+    async def abandon(self) -> None:
+        """The loop is gone from one moment to the next; nothing is tidied up."""
+        assert self.task is not None
+        self.task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.task
+
+    async def routed(self, *names: str) -> None:
+        await eventually(
+            lambda: all(self.driver.route(name) == "in_rotation" for name in names),
+            f"{names} in rotation",
+        )
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    home = Home(tmp_path / "home")
+    home.ensure()
+    made = Rig(Place("local", home), Settings("127.0.0.1", free_port(), backends=4, slots=8))
+    try:
+        yield made
+    finally:
+        if made.task is not None and not made.task.done():
+            await made.abandon()
+        await asyncio.to_thread(made.haproxy.stop, 0.5)
+        for item in made.replicas:
+            await item.kill()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=300, max_keepalive_connections=300)
+    async with httpx.AsyncClient(limits=limits, timeout=30) as made:
+        yield made
+
+
+Score = Callable[..., Awaitable[httpx.Response]]
