@@ -17,8 +17,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-# A unix socket's path may hold 107 bytes; the longest name put in the run folder is 20.
-_LONGEST_RUN_FOLDER = 85
+# A unix socket's path may hold 107 bytes. The longest name here is `haproxy-<24>.sock`, and HAProxy binds
+# each with `.<pid>.tmp` behind it first.
+_LONGEST_RUN_FOLDER = 55
 
 
 @dataclass(frozen=True, slots=True)
