@@ -90,10 +90,8 @@ def _remark(form: DeployForm, item: InvalidInput) -> Remark:
 def _lines(data: dict[str, Any], service: Service | None, cluster: Cluster | None) -> list[str]:
     lines: list[str] = []
     if service is not None:
-        lines.append(
-            f"Revision {service.next_revision} of {service.name}. What serves now goes on until the "
-            "new replicas answer."
-        )
+        until = " What serves now goes on until the new replicas answer." if service.current else ""
+        lines.append(f"Revision {service.next_revision} of {service.name}.{until}")
     elif data.get("name") and cluster is not None:
         lines.append(f"A new service {data['name']} on {cluster.name}.")
     if models := data.get("models"):

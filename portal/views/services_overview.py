@@ -65,8 +65,10 @@ def overview(request: HttpRequest, name: str) -> HttpResponse:
     service = get_service(name)
     context = _timeline(service) | _replicas(service) | _figures(service)
     context["curl"] = curl(service, sample_body(service))
-    if service.current is not None:
-        context["models"] = service.current.model_links.select_related("model_version__model")
+    deployment = context["deployment"]
+    revision = service.current or (deployment.revision if deployment else None)
+    if revision is not None:
+        context["models"] = revision.model_links.select_related("model_version__model")
     return render(request, "services/overview.html", page(service, "overview") | context)
 
 
