@@ -10,14 +10,16 @@ from channels.security.websocket import AllowedHostsOriginValidator
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 django.setup(set_prefix=False)
 
+from portal import consumers, log_consumers
 from portal.bodies import BodyHandler
-from portal.consumers import websocket_urlpatterns
 
 application = ProtocolTypeRouter(
     {
         "http": BodyHandler(),
         "websocket": AllowedHostsOriginValidator(
-            AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
+            AuthMiddlewareStack(
+                URLRouter([*consumers.websocket_urlpatterns, *log_consumers.websocket_urlpatterns])
+            )
         ),
     }
 )

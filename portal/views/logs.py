@@ -1,0 +1,87 @@
+"""The Logs tab, and a log's lines over plain HTTP: the fallback of the websocket, and the download."""
+
+from collections.abc import AsyncIterator
+from dataclasses import astuple
+
+from channels.db import database_sync_to_async
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from deployments.errors import InvalidInput, NotFound, PermanentError, TemporaryError
+from portal.access import requires
+from portal.forms.logs import LogQuery
+from portal.log_merge import as_text
+from portal.log_sources import PAGE, Page, read_page
+from portal.models import Role
+from portal.views.services_shared import get_service, page
+
+_read_in_thread = database_sync_to_async(read_page, thread_sensitive=False)
+
+
+@requires(Role.VIEWER)
+@require_GET
+def service_logs(request: HttpRequest, name: str) -> HttpResponse:
+    service = get_service(name)
+    context = page(service, "logs", source=f"service:{service.name}")
+    return render(request, "logs/service.html", context)
+
+
+@requires(Role.VIEWER)
+@require_GET
+def data(request: HttpRequest, source: str) -> HttpResponse:
+    """The next page as JSON: {lines: [[at, source, stream, text]], cursor, at_end}, or {reason}."""
+    query = LogQuery(request.GET)
+    if not query.is_valid():
+        return JsonResponse({"reason": "The limit is not a number of lines."}, status=400)
+    try:
+        found = read_page(source, query.cleaned_data["cursor"], query.cleaned_data["limit"] or PAGE)
+    except TemporaryError as error:
+        return JsonResponse({"reason": error.message}, status=503)
+    except PermanentError as error:
+        status = 404 if isinstance(error, NotFound) else 400
+        return JsonResponse({"reason": error.message}, status=status)
+    return JsonResponse(
+        {
+            "lines": [astuple(line) for line in found.lines],
+            "cursor": found.cursor,
+            "at_end": found.at_end,
+        }
+    )
+
+
+@requires(Role.VIEWER)
+@require_GET
+def service_data(request: HttpRequest, name: str) -> HttpResponse:
+    return data(request, f"service:{name}")
+
+
+@requires(Role.VIEWER)
+@require_GET
+async def download(request: HttpRequest, source: str) -> StreamingHttpResponse:
+    """The whole log as plain text, page by page: never all of it in memory."""
+    first = await _read_in_thread(source)
+    response = StreamingHttpResponse(_text(source, first), content_type="text/plain; charset=utf-8")
+    filename = source.replace(":", "-")[:80]
+    response["Content-Disposition"] = f'attachment; filename="{filename}.log"'
+    return response
+
+
+@requires(Role.VIEWER)
+@require_GET
+async def service_download(request: HttpRequest, name: str) -> StreamingHttpResponse:
+    return await download(request, f"service:{name}")
+
+
+async def _text(source: str, first: Page) -> AsyncIterator[bytes]:
+    found = first
+    while True:
+        yield "".join(as_text(line) for line in found.lines).encode()
+        if found.at_end:
+            return
+        try:
+            found = await _read_in_thread(source, found.cursor)
+        except (InvalidInput, NotFound, TemporaryError) as error:
+            # the headers are gone: say in the file that it is not whole
+            yield f"(The rest could not be read: {error.message})\n".encode()
+            return
