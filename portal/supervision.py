@@ -21,6 +21,9 @@ class Program:
     command: tuple[str, ...]
     stop_seconds: int = 10
     priority: int = 100
+    # Kill its children with it when it does not stop. Never for the router and the agent: HAProxy and
+    # the replicas outlive them.
+    with_children: bool = False
 
 
 def programs(
@@ -53,7 +56,11 @@ def programs(
         ),
     )  # fmt: skip
     workers = tuple(
-        Program(f"worker-{number}", (*manage, "rqworker", "default", "--verbosity", "1"))
+        Program(
+            f"worker-{number}",
+            (*manage, "rqworker", "default", "--verbosity", "1"),
+            with_children=True,
+        )
         for number in (1, 2)
     )
     rest = (
@@ -109,6 +116,7 @@ autorestart=true
 startsecs=1
 startretries=1000000
 stopwaitsecs={program.stop_seconds}
+killasgroup={str(program.with_children).lower()}
 redirect_stderr=true
 stdout_logfile={path(logs / f"{program.name}.log")}
 stdout_logfile_maxbytes=10MB

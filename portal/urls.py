@@ -3,7 +3,10 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from portal.views.health import healthz
+
 urlpatterns = [
+    path("healthz", healthz, name="healthz"),
     path("", include("portal.views.overview_urls")),
     path("", include("portal.views.people_urls")),
     path("models/", include("portal.views.models_urls")),

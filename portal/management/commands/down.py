@@ -38,13 +38,14 @@ def stop_supervisor(supervisor: Supervisor) -> bool:
     if pid is None:
         return False
     process = psutil.Process(pid)
-    children = process.children(recursive=True)
+    # its own processes only: HAProxy and the replicas below them are stopped gently, later
+    children = process.children()
     supervisor.shutdown()
     deadline = time.monotonic() + _SUPERVISOR_SECONDS
     while time.monotonic() < deadline and process.is_running():
         time.sleep(0.05)
     for left in [process, *children]:
-        # a worker's job process may outlive its parent; psutil checks pid and start time
+        # gone already, as a rule; psutil checks the start time too, so no stranger is hit
         with suppress(psutil.NoSuchProcess):
             left.kill()
     return True

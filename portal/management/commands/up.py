@@ -68,11 +68,9 @@ class Command(BaseCommand):
             call_command("down", stdout=self.stdout)
 
     def prepare(self) -> bool:
-        """Database, static files and the administrator. True on the first run."""
+        """Database and static files. True on the first run."""
         call_command("migrate", verbosity=0, interactive=False)
         _collect_static()
-        if not User.objects.exists():
-            _make_administrator()
         # the setting is the truth; a cluster that was attached under another port follows it
         Cluster.objects.filter(name=CLUSTER).exclude(router_url=router_url()).update(
             router_url=router_url()
@@ -90,6 +88,8 @@ class Command(BaseCommand):
         )
         follow = None if detach else log
         self.wait_for_page(supervisor, follow)
+        if not User.objects.exists():
+            _make_administrator()
         self.stdout.write(f"\nSlipway is at {portal_url()}")
         if settings.HOME.admin_password.exists():
             password = settings.HOME.admin_password.read_text().strip()
