@@ -12,6 +12,7 @@ costs liveness, not the change itself.
 import asyncio
 import hashlib
 import logging
+import time
 from typing import Any, Literal, TypedDict
 
 from asgiref.sync import async_to_sync
@@ -24,6 +25,7 @@ from deployments.signals import changed
 logger = logging.getLogger(__name__)
 
 DEADLINE = 2.0  # seconds
+COMPLAIN_EVERY = 60.0  # seconds
 TOPICS = frozenset({"service", "deployment", "environment", "cluster", "model", "telemetry"})
 
 
@@ -41,7 +43,7 @@ class Person(TypedDict):
 
 
 def is_topic(text: object) -> bool:
-    """Whether a client may subscribe to this: a known prefix and a key of sane length."""
+    """Whether a client may subscribe to this: a known prefix and a key, or `*` for all of the kind."""
     if not isinstance(text, str) or len(text) > 300 or not text.isprintable():
         return False
     prefix, _, key = text.partition(":")
@@ -57,36 +59,52 @@ def person_group(pk: int) -> str:
     return f"person.{pk}"
 
 
-def _send(group: str, message: Changed | Person) -> None:
+def _send(*messages: tuple[str, Changed | Person]) -> None:
+    """Send each message to its group, all within one deadline."""
     layer = get_channel_layer()
     if layer is None:
         return
 
     async def send() -> None:
-        await asyncio.wait_for(layer.group_send(group, message), DEADLINE)
+        async with asyncio.timeout(DEADLINE):
+            for group, message in messages:
+                await layer.group_send(group, message)
 
     try:
         async_to_sync(send)()
     except Exception as error:  # noqa: BLE001  whatever the layer raises, the change itself stands
-        logger.warning("live: %s not sent, pages will poll: %s", message, error or "no answer")
+        _complain(error)
+
+
+_complained_at = float("-inf")
+
+
+def _complain(error: Exception) -> None:
+    """One line a minute: a layer that is down is down for every message."""
+    global _complained_at
+    if time.monotonic() - _complained_at >= COMPLAIN_EVERY:
+        _complained_at = time.monotonic()
+        logger.warning("live: not sent, pages will poll: %s", error or "no answer in time")
 
 
 def _on_changed(*, topic: str, key: str, **kwargs: Any) -> None:
     name = f"{topic}:{key}"
     if is_topic(name):
-        _send(topic_group(name), {"type": "live.changed", "topic": name})
+        # Lists listen to all of a kind, so that they hear of what is new too.
+        heard_as = (name, f"{topic}:*")
+        _send(*((topic_group(each), Changed(type="live.changed", topic=each)) for each in heard_as))
     else:
         logger.error("live: no such topic: %s", name)
 
 
 def _on_person(*, instance: Any, **kwargs: Any) -> None:
     group = person_group(instance.pk)
-    transaction.on_commit(lambda: _send(group, {"type": "live.person"}), robust=True)
+    transaction.on_commit(lambda: _send((group, Person(type="live.person"))), robust=True)
 
 
 def signed_out(pk: int) -> None:
     """A session of this person has ended. Called after the session's row is gone."""
-    _send(person_group(pk), {"type": "live.person"})
+    _send((person_group(pk), Person(type="live.person")))
 
 
 def connect() -> None:

@@ -23,10 +23,11 @@ ICONS = frozenset({
     "overview", "service", "model", "environment", "cluster", "people", "audit", "admin",
     "menu", "close", "sun", "moon", "auto", "copy", "check", "plus", "play", "pause", "stop",
     "refresh", "trash", "edit", "download", "upload", "search", "filter", "link", "key", "eye",
-    "eye-off", "clock", "warning", "info", "error", "arrow-right", "arrow-left", "chevron-
-    right", "chevron-down", "external", "user", "logout", "lock", "rocket", "undo", "log",
-    "chart", "terminal", "file", "folder", "gauge", "wrap", "history", "settings", "flask",
-    "code", "dot", "more", "s-ok", "s-bad", "s-warn", "s-move", "s-wait", "s-idle", "s-unknown",
+    "eye-off", "clock", "warning", "info", "error", "arrow-right", "arrow-left",
+    "chevron-right", "chevron-down", "external", "user", "logout", "lock", "rocket", "undo",
+    "log", "chart", "terminal", "file", "folder", "gauge", "wrap", "history", "settings",
+    "flask", "code", "dot", "more", "s-ok", "s-bad", "s-warn", "s-move", "s-wait", "s-idle",
+    "s-unknown",
 })  # fmt: skip
 
 # State word (lower case) -> (tone, shape). The shape tells states apart where colours do not.

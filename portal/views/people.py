@@ -46,7 +46,7 @@ class SignOut(LogoutView):
         response = super().post(request, *args, **kwargs)
         if pk is not None:
             live.signed_out(pk)
-        return cast(HttpResponse, response)
+        return response
 
 
 @sensitive_post_parameters()

@@ -228,12 +228,19 @@
     const selection = document.getSelection();
     return Boolean(selection && !selection.isCollapsed && element.contains(selection.anchorNode));
   }
+  // data-live-quiet="5": at most one reading in 5 seconds. Kept by URL, because a reading replaces the element.
+  const readAt = new Map();
+  function rests(element) {
+    const quiet = Number(element.dataset.liveQuiet || 0) * 1000;
+    return quiet > 0 && Date.now() - (readAt.get(element.getAttribute("hx-get")) || 0) < quiet;
+  }
   function refresh() {
     if (document.hidden || !window.htmx) return;
     for (const element of [...dirty]) {
       if (!element.isConnected) dirty.delete(element);
-      else if (!element.classList.contains("htmx-request") && !busy(element)) {
+      else if (!element.classList.contains("htmx-request") && !busy(element) && !rests(element)) {
         dirty.delete(element);
+        readAt.set(element.getAttribute("hx-get"), Date.now());
         window.htmx.trigger(element, "live");
       }
     }

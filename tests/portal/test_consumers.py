@@ -143,3 +143,12 @@ async def test_a_burst_of_news_is_two_messages_the_last_one_never_lost(viewer: U
     await asyncio.sleep(0.4)
     assert await socket.receive_nothing(timeout=0.1)
     await socket.leave()
+
+
+async def test_all_of_a_kind_hears_of_what_is_new(viewer: User) -> None:
+    socket = await _open_for(viewer)
+    await _subscribe(socket, "service:*")
+    await socket.message()
+    await sync_to_async(announce)("service", "just-made")
+    assert await socket.message() == {"type": "changed", "topic": "service:*"}
+    await socket.leave()
