@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _READ_EVERY = 0.9  # seconds between readings of a backend in which nothing is pending
 _MAPS_EVERY = 30.0  # seconds between looks whether the maps are still what we think
+_SAY_AGAIN = 60.0  # the same refusal is said once a minute
 _RELOAD_AGAIN = 30.0  # seconds until a refused configuration is tried again
 
 
@@ -72,6 +73,7 @@ class DataPlane:
         self._maps: dict[str, dict[str, str]] | None = None
         self._maps_at = 0.0
         self._read_at: dict[str, float] = {}
+        self._refused, self._refused_at = "", 0.0
         self._ready = False
         self._outdated = False  # HAProxy runs with another text than these shapes make
         self._not_before = 0.0  # of the next try at a configuration that was refused
@@ -192,7 +194,9 @@ class DataPlane:
             await self.haproxy.runtime.tell(commands)
             self._maps = want_maps
         except PermanentError as error:
-            log.error("%s The others were carried out.", error.message)
+            if error.message != self._refused or now - self._refused_at > _SAY_AGAIN:
+                self._refused, self._refused_at = error.message, now
+                log.error("%s The other commands were carried out.", error.message)
         return len(commands)
 
     # ---- starting, adopting, growing ----------------------------------------------------------

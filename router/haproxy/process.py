@@ -18,7 +18,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -289,15 +290,14 @@ class HAProxy:
             family += [child for child in _children(master) if child not in family]
             with contextlib.suppress(psutil.NoSuchProcess):
                 master.send_signal(number)
-            if not psutil.wait_procs(family, timeout=patience)[1]:
+            if self._ended(family, patience):
                 outcome = word
                 break
         else:
             for process in family:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-            psutil.wait_procs(family, timeout=hard)
-        self._reap()
+            self._ended(family, hard)
         for path in (
             self.paths.pid,
             self.paths.stats_socket,
@@ -307,12 +307,30 @@ class HAProxy:
             path.unlink(missing_ok=True)
         return outcome
 
+    def _ended(self, family: Sequence[psutil.Process], patience: float) -> bool:
+        end = time.monotonic() + patience
+        while True:
+            self._reap()
+            if not any(_alive(process) for process in family):
+                return True
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.02)
+
     def rotate_log(self) -> None:
         """Keep the log short. HAProxy appends, so it goes on in the emptied file."""
         path = self.paths.log
         if path.exists() and path.stat().st_size > _LOG_LIMIT:
             shutil.copyfile(path, path.with_suffix(".log.1"))
             os.truncate(path, 0)
+
+
+def _alive(process: psutil.Process) -> bool:
+    """A zombie is dead, whether or not its parent has taken notice."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _children(process: psutil.Process) -> Iterator[psutil.Process]:
