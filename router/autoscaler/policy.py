@@ -82,9 +82,8 @@ class State:
     service_seconds: float | None = None  # learnt: how long a request is inside a replica
     start_seconds: float | None = None  # learnt: from asking for a replica to its being ready
     starts_until: float = 0.0  # replicas that became ready up to here have been learnt from
-    # What prevented a change last, and when that was said last: to tell news from repetition.
-    prevented: Code | None = None
-    prevented_at: float = 0.0
+    # What prevented a change lately, and when each was said last: to tell news from repetition.
+    prevented: tuple[tuple[Code, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +143,11 @@ class _Case:
     def say(self, code: Code, replicas: int, reason: str) -> Decision:
         state, news = self.state, replicas != self.load.desired
         if code in PREVENTED and code is not Code.NO_DATA:
-            again = code is state.prevented and self.now - state.prevented_at < REPEAT_SECONDS
-            news = news or not again
-            state = replace(state, prevented=code, prevented_at=self.now)
+            since = self.now - REPEAT_SECONDS
+            lately = tuple(item for item in state.prevented if item[1] > since)
+            news = news or code not in (item[0] for item in lately)
+            others = tuple(item for item in lately if item[0] is not code)
+            state = replace(state, prevented=(*others, (code, self.now)))
         return Decision(code not in INVALID, replicas, code, reason, state, news, self.inputs)
 
 

@@ -13,10 +13,10 @@
 
   // The figure: rows from the top, each with its own y axis and legend. ---------------------------------
   const ROWS = [
-    { title: "Replicas", share: 0.34 },
-    { title: "Requests per second", share: 0.24 },
-    { title: "Latency of good answers, ms", share: 0.24 },
-    { title: "Waiting in the router", share: 0.18 },
+    { title: "Replicas", share: 0.34, phoneHead: 92 },
+    { title: "Requests per second", share: 0.24, phoneHead: 80 },
+    { title: "Latency of good answers, ms", share: 0.24, phoneHead: 52 },
+    { title: "Waiting in the router", share: 0.18, phoneHead: 52 },
   ];
   // column of the data, name, row, colour token, and how it is drawn
   const LINES = [
@@ -64,6 +64,33 @@
   }
   const markText = (item) => wrapped(item.reason);
 
+  // A filled line cannot have a gap, so the fill is a trace of its own that goes down to zero around it.
+  const FILLED = LINES.filter((line) => line.fill);
+  function area(x, y, open) {
+    const out = { x: [], y: [] };
+    const put = (at, value) => { out.x.push(at); out.y.push(value); };
+    y.forEach((value, index) => {
+      if (value !== null && !open) put(x[index], 0);
+      if (value === null && open) put(index ? x[index - 1] : x[index], 0);
+      put(x[index], value);
+      open = value !== null;
+    });
+    return out;
+  }
+  function fills(data) {
+    return FILLED.map((line) => ({
+      type: "scatter",
+      mode: "lines",
+      ...area(data.x, data.columns[line.column], false),
+      yaxis: axis(line.row),
+      line: { width: 0 },
+      fill: "tozeroy",
+      fillcolor: faint(color(line.color), line.fill),
+      hoverinfo: "skip",
+      showlegend: false,
+    }));
+  }
+
   function traces(data) {
     const lines = LINES.map((line) => ({
       type: "scatter",
@@ -75,8 +102,6 @@
       legend: legend(line.row),
       connectgaps: false,
       line: { color: color(line.color), width: line.width, dash: line.dash || "solid", shape: line.step ? "hv" : "linear" },
-      fill: line.fill ? "tozeroy" : "none",
-      fillcolor: line.fill ? faint(color(line.color), line.fill) : undefined,
       hovertemplate: `%{y:${line.format}}`,
     }));
     const marks = MARKS.map((mark) => {
@@ -96,15 +121,16 @@
         hovertemplate: "%{text}",
       };
     });
-    return [...lines, ...marks];
+    return [...lines, ...marks, ...fills(data)];
   }
 
   function layout(data) {
     const height = chart.clientHeight || 780;
     const small = phone.matches;
-    const top = small ? 58 : 34; // above each row: its title and its legend
-    const bottom = 34;
-    const room = height - bottom - ROWS.length * top;
+    const heads = ROWS.map((row) => (small ? row.phoneHead : 34)); // above each row: its title and its legend
+    const bottom = 46;
+    const inner = height - bottom;
+    const room = inner - heads.reduce((sum, head) => sum + head, 0);
     const ink = token("text");
     const grid = token("border");
     const result = {
@@ -127,18 +153,19 @@
     };
     let below = 1;
     ROWS.forEach((row, index) => {
-      const high = below - top / (height - bottom);
-      const low = Math.max(high - (row.share * room) / (height - bottom), 0);
+      const high = below - heads[index] / inner;
+      const low = Math.max(high - (row.share * room) / inner, 0);
       below = low;
       result[index ? `yaxis${index + 1}` : "yaxis"] = {
         domain: [low, high], rangemode: "tozero", gridcolor: grid, zeroline: true, zerolinecolor: grid,
         linecolor: grid, nticks: row.share < 0.2 ? 3 : 5, fixedrange: true, automargin: false,
         minallowed: 0, autorangeoptions: { include: [0, index === 0 ? 1 : index === 3 ? 1 : 0.5] },
-        tickformat: "~s", exponentformat: "none",
+        tickformat: ",~f",
       };
       result[index ? `legend${index + 1}` : "legend"] = {
         orientation: "h", x: 0, xanchor: "left", xref: "paper", y: high, yanchor: "bottom", yref: "paper",
-        title: { text: `<b>${row.title}</b>${small ? "" : "  "}`, side: small ? "top" : "left", font: { color: ink, size: small ? 12 : 13 } },
+        // weight, not <b>: that would set a style attribute, which the content policy forbids
+        title: { text: `${row.title}${small ? "" : "  "}`, side: small ? "top" : "left", font: { color: ink, size: small ? 12 : 13, weight: 600 } },
         font: { size: small ? 11 : 12, color: ink }, bgcolor: "rgba(0,0,0,0)", itemsizing: "constant", itemwidth: 30, tracegroupgap: 0,
       };
     });
@@ -199,7 +226,7 @@
     show("error", false);
     const empty = isEmpty(next);
     show("empty", empty);
-    chart.classList.toggle("chart-blank", empty);
+    chart.parentElement.classList.toggle("chart-blank", empty);
     data = next;
     newest = next.newest;
     lastDecision = next.decisions.reduce((most, item) => Math.max(most, item.id), 0);
@@ -243,12 +270,16 @@
     if (next.x.length) {
       newest = next.newest;
       const limit = Math.ceil(1.1 * span() / next.step) + 60;
-      const indices = LINES.map((_, index) => index);
+      const areas = FILLED.map((line) => {
+        const drawnBefore = chart.data[LINES.indexOf(line)].y;
+        return area(next.x, next.columns[line.column], drawnBefore[drawnBefore.length - 1] !== null);
+      });
+      const first = LINES.length + MARKS.length;
       // each trace gets arrays of its own: Plotly appends to them in place
       await window.Plotly.extendTraces(chart, {
-        x: LINES.map(() => [...next.x]),
-        y: LINES.map((line) => next.columns[line.column]),
-      }, indices, limit);
+        x: [...LINES.map(() => [...next.x]), ...areas.map((part) => part.x)],
+        y: [...LINES.map((line) => next.columns[line.column]), ...areas.map((part) => part.y)],
+      }, [...LINES.keys(), ...FILLED.map((_, index) => first + index)], limit);
     } else if (follow) {
       await window.Plotly.relayout(chart, { "xaxis.range": [next.start, next.end] });
     }

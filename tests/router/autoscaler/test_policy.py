@@ -148,6 +148,36 @@ class TestUp:
             assert (decision.replicas, decision.valid) == (3, True)
 
 
+class TestNews:
+    """What belongs in the ledger: changes, and what prevents one, once."""
+
+    def test_the_same_hindrance_is_told_once_however_long_it_lasts(self) -> None:
+        state, told = State(), 0
+        for i in range(300):
+            given = load(minute(busy=40, now=NOW + i), 12)
+            decision = decide(given, limits(maximum=12), state, NOW + i)
+            state, told = decision.state, told + decision.news
+        assert told == 1
+
+    def test_two_hindrances_that_alternate_are_told_once_each(self) -> None:
+        state, told = State(), []
+        for i in range(300):
+            busy = 40 if i % 2 else 1
+            given = load(minute(second(busy=busy), busy=40, now=NOW + i), 12)
+            decision = decide(given, limits(maximum=12), state, NOW + i)
+            state = decision.state
+            if decision.news:
+                told.append(decision.code)
+        assert sorted(told) == [Code.AT_MAXIMUM, Code.HOLDING]
+
+    @pytest.mark.parametrize(("pause", "news"), [(59, False), (60, True)])
+    def test_it_is_news_again_after_a_minute_without_it(self, pause: int, news: bool) -> None:
+        full = load(minute(busy=40), 12)
+        state = decide(full, limits(maximum=12), State(), NOW).state
+        later = load(minute(busy=40, now=NOW + pause), 12)
+        assert decide(later, limits(maximum=12), state, NOW + pause).news is news
+
+
 class TestCrashing:
     def test_crash_looping_replicas_are_replaced_not_waited_for(self) -> None:
         given = load(minute(busy=4), 6, ready=4, crashing=2)
