@@ -160,8 +160,12 @@ def _weigh(case: _Case, looked_at: float | None) -> Decision:
     wanted = needed(demand(busiest, state.service_seconds), case.limits)
     count = min(max(wanted, scaling.minimum), scaling.maximum)
     overdue = _overdue(standing, state, case.now)
-    lost = standing.crashing + overdue
     coming = len(standing.starting_since) - overdue
+    # Wanted replicas that will not come by waiting. A roll-out runs one more than is wanted: one of
+    # those that fails takes nothing away from the count.
+    useless = standing.crashing + overdue
+    unmade = max(load.desired - standing.ready - coming - useless, 0)
+    lost = max(load.desired - standing.ready - coming - unmade, 0)
     case = replace(
         case,
         figures=_figures(busiest, state, case.limits, standing, wanted),

@@ -58,7 +58,7 @@ class Standing:
     """How a version's replicas stand. Draining and stopped ones are not in here."""
 
     ready: int = 0
-    starting_since: tuple[float, ...] = ()  # creation times of those on their way, oldest first
+    starting_since: tuple[float, ...] = ()  # when those on their way began, oldest first
     crashing: int = 0  # in a crash loop: wanted, but no capacity to wait for
     # (moment it became ready, seconds that took) of replicas on their first run, in that order
     starts: tuple[tuple[float, float], ...] = ()
@@ -79,7 +79,8 @@ def standing(replicas: Iterable[Replica]) -> Standing:
         ):
             crashing += 1
         elif replica.phase in _COMING:
-            starting.append(replica.created_at)
+            again = replica.started_at if replica.restarts else None
+            starting.append(replica.created_at if again is None else again)
     return Standing(ready, tuple(sorted(starting)), crashing, tuple(sorted(starts)))
 
 

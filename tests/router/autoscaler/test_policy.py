@@ -185,6 +185,14 @@ class TestCrashing:
         assert (decision.code, decision.replicas) == (Code.UP, 8)
         assert "2 crash or hang while starting" in decision.reason
 
+    def test_a_surplus_replica_of_a_roll_out_that_crashes_takes_nothing_away(self) -> None:
+        given = load(minute(busy=0.5), 1, ready=1, crashing=1)
+        assert decide(given, LIMITS, State(), NOW).code is Code.STEADY
+
+    def test_replicas_that_are_not_made_yet_are_credited(self) -> None:
+        given = load(minute(second(busy=2, queued=5), busy=2), 10, ready=2)
+        assert decide(given, LIMITS, State(), NOW).code is Code.STEADY
+
     def test_when_all_of_them_crash_nothing_is_added(self) -> None:
         given = load(minute(second(rejected=9)), 3, ready=0, crashing=3)
         decision = decide(given, LIMITS, State(), NOW)

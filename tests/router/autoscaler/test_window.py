@@ -56,6 +56,12 @@ def test_each_phase_is_counted_once(
     assert (seen.ready, len(seen.starting_since), seen.crashing) == counts
 
 
+def test_a_replica_that_starts_again_is_on_its_way_since_then() -> None:
+    again = replica("a", Phase.LOADING, restarts=1, created_at=10.0, started_at=900.0)
+    first = replica("b", Phase.LOADING, created_at=20.0, started_at=25.0)
+    assert standing([again, first]).starting_since == (20.0, 900.0)
+
+
 def test_start_times_come_from_first_runs_only() -> None:
     seen = standing(
         [
