@@ -4,6 +4,7 @@ A form checks and converts; it stores nothing. Rules of a configuration are `dep
 """
 
 import json
+import re
 from typing import Any, cast
 
 from django import forms
@@ -22,6 +23,7 @@ NO_CODE, ENTRY_SCRIPT = "no_code", "entry_script"
 EDITOR, UPLOAD, KEPT = "editor", "upload", "kept"
 LARGEST_BODY = 100 * 10**6  # bytes; the router's limit
 
+_ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
 _SOURCE_KINDS = [
     (EDITOR, "Write it here"),
     (UPLOAD, "Upload a folder or zip"),
@@ -354,7 +356,14 @@ class AccessForm(forms.Form):
 
     def clean_cors_origins(self) -> list[str]:
         text = self.cleaned_data["cors_origins"].replace(",", "\n")
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        origins = [line.strip().rstrip("/") for line in text.splitlines() if line.strip()]
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise forms.ValidationError(
+                    f"{origin[:80]} is not an origin; write scheme, host and port only, such as "
+                    "https://app.example.com, or * for every page."
+                )
+        return list(dict.fromkeys(origins))
 
 
 class DeleteForm(forms.Form):

@@ -43,7 +43,9 @@ def history(request: HttpRequest, name: str) -> HttpResponse:
     context = {
         "revisions": revisions,
         "shown": shown,
-        "deployments": [(row, total_seconds(row, now)) for row in deployments],
+        "deployments": [
+            (row, total_seconds(row, now), f"deployment:{row.pk}") for row in deployments
+        ],
         "busy": any(not row.finished for row in deployments),
     }
     return render(request, "services/history.html", page(service, "history", **context))

@@ -37,6 +37,7 @@ def _timeline(service: Service) -> dict[str, Any]:
     return {
         "service": service,
         "deployment": deployment,
+        "log_source": f"deployment:{deployment.pk}",
         "steps": lay_out(deployment, deployment.steps.all(), usual, now),
         "took": total_seconds(deployment, now),
         "usual_total": sum(usual.values()) or None,
