@@ -139,8 +139,25 @@ def initial_from(newest: ModelVersion | None, name: str) -> dict[str, str]:
 
 
 def pretty_json(text: str) -> str:
-    """JSON laid out for reading; text that is none stays as it is."""
+    """JSON laid out for reading, short lists and objects in one line; other text stays as it is."""
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        return _laid_out(json.loads(text), "")
     except ValueError:
         return text
+
+
+def _laid_out(value: Any, indent: str) -> str:
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) <= 72 - len(indent) or not isinstance(value, (dict, list)):
+        return line
+    deeper = indent + "  "
+    if isinstance(value, list):
+        items = [_laid_out(item, deeper) for item in value]
+        opened, closed = "[", "]"
+    else:
+        items = [
+            f"{json.dumps(key, ensure_ascii=False)}: {_laid_out(item, deeper)}"
+            for key, item in value.items()
+        ]
+        opened, closed = "{", "}"
+    return f"{opened}\n{deeper}" + f",\n{deeper}".join(items) + f"\n{indent}{closed}"

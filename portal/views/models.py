@@ -4,6 +4,7 @@ Each view asks for a role, reads a form, calls one function of the registry and 
 changed by `deployments.registry.versions` alone; a model's file is passed on, never opened.
 """
 
+import json
 from functools import partial
 from typing import Any
 
@@ -252,7 +253,8 @@ def version_detail(request: HttpRequest, name: str, version: int) -> HttpRespons
 def _loading(paths: list[str]) -> str:
     """Lines of score.py that find a model's main file: the first whose name says what it is."""
     main = next((path for path in paths if rules.framework_hint([path])), paths[0])
-    return f'import os\n\nfolder = os.environ["AZUREML_MODEL_DIR"]\npath = os.path.join(folder, {main!r})'
+    quoted = json.dumps(f"/{main}", ensure_ascii=False)
+    return f'import os\n\nfolder = os.environ["AZUREML_MODEL_DIR"]\npath = folder + {quoted}'
 
 
 @requires(Role.VIEWER)
@@ -266,7 +268,7 @@ def _used_context(version: ModelVersion) -> dict[str, Any]:
     services = where_used(version)
     return {
         "model": version.model,
-        "version": version,
+        "model_version": version,
         "services": services,
         "kept_by": [] if services else kept_by(version),
     }
