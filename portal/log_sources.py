@@ -78,7 +78,7 @@ def read_page(source: str, cursor: str = "", limit: int = PAGE) -> Page:
     """The next lines of a source. Raises NotFound, InvalidInput, Unavailable."""
     seen = _decode(cursor)
     logs = _logs(source, seen)
-    share = max(_FEWEST, 2 * limit // max(1, len(logs)))
+    share = max(_FEWEST, limit // max(1, len(logs)))
     read = [log.read(seen.get(log.key, ""), share) for log in logs]
     parts = [Part(lines, ended=len(lines) < share) for lines, _ in read]
     merged, taken = merge(parts, limit)
