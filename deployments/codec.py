@@ -44,9 +44,13 @@ def _convert(kind: Any, data: Any, where: str) -> Any:
         return None if data is None else _convert(options[0], data, where)
     if origin is tuple:
         item = typing.get_args(kind)[0]
+        if not isinstance(data, (list, tuple)):
+            raise ValueError(f"{where}: a list is needed, got {type(data).__name__}")
         return tuple(_convert(item, value, f"{where}[{i}]") for i, value in enumerate(data))
     if origin is dict:
         item = typing.get_args(kind)[1]
+        if not isinstance(data, dict):
+            raise ValueError(f"{where}: an object is needed, got {type(data).__name__}")
         return {key: _convert(item, value, f"{where}.{key}") for key, value in data.items()}
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(data, dict):
