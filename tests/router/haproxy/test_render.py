@@ -1,0 +1,82 @@
+"""The configuration's text: what it promises, and when it is another one."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from router.haproxy import render
+from router.haproxy.process import HAProxy, Paths, find_binary
+from router.haproxy.render import BackendShape, Placed, RouterConfig
+from router.samples import BUCKET_BOUNDS_US, BUCKETS
+
+CONFIG = RouterConfig(
+    bind="127.0.0.1",
+    port=8080,
+    stats_socket="/srv/run/haproxy-local.sock",
+    body_socket="/srv/run/body-local.sock",
+    backends=(BackendShape(500, 2), BackendShape(900, 3)),
+)
+
+
+def test_every_backend_has_its_queue_and_its_slots() -> None:
+    text = render.render(CONFIG)
+    assert (
+        "backend be_0001 from replicas\n    timeout queue 500ms\n"
+        "    server-template s 1-2 127.0.0.1:1 maxconn 1 disabled\n"
+    ) in text
+    assert "backend be_0002 from replicas\n    timeout queue 900ms\n" in text
+
+
+def test_replicas_that_stand_already_are_in_the_text() -> None:
+    text = render.render(CONFIG, {"be_0002": {"s2": Placed("127.0.0.1:41001", 4)}})
+    assert (
+        "    server s1 127.0.0.1:1 maxconn 1 disabled\n"
+        "    server s2 127.0.0.1:41001 maxconn 4\n"
+        "    server s3 127.0.0.1:1 maxconn 1 disabled\n"
+    ) in text
+
+
+def test_the_shape_is_the_same_whoever_stands_in_it() -> None:
+    placed = {"be_0001": {"s1": Placed("127.0.0.1:41001", 1)}}
+    shape = render.shape(CONFIG)
+    assert f"description slipway-{shape}\n" in render.render(CONFIG)
+    assert f"description slipway-{shape}\n" in render.render(CONFIG, placed)
+    assert render.shape(replace(CONFIG, port=8081)) != shape
+    assert render.shape(replace(CONFIG, backends=(BackendShape(500, 2),))) != shape
+
+
+def test_every_bucket_of_the_histogram_is_counted_once() -> None:
+    text = render.render(CONFIG)
+    lines = [line for line in text.splitlines() if "var(txn.us) -m int" in line]
+    assert len(lines) == BUCKETS
+    for index, line in enumerate(lines):
+        assert f"sc-inc-gpc({render.HISTOGRAM + index},0)" in line
+    assert "-m int 0:999 }" in lines[0]
+    assert f"-m int {BUCKET_BOUNDS_US[-1]}:" in lines[-1]
+
+
+def test_an_address_of_ipv6_is_bound_in_brackets() -> None:
+    assert "bind [::1]:8080\n" in render.render(replace(CONFIG, bind="::1"))
+
+
+@pytest.mark.daemons
+@pytest.mark.parametrize("server_close", [True, False])
+async def test_haproxy_takes_the_text_in_a_folder_with_a_blank(
+    tmp_path: Path, server_close: bool
+) -> None:
+    folder = tmp_path / "a folder"
+    paths = Paths.of(folder, folder, "local")
+    config = replace(
+        CONFIG,
+        server_close=server_close,
+        stats_socket=str(paths.stats_socket),
+        body_socket=str(paths.body_socket),
+    )
+    placed = {"be_0001": {"s1": Placed("127.0.0.1:41001", 2)}}
+    files = dict.fromkeys(render.MAPS, "") | {"router.lua": render.render_lua(config)}
+    haproxy = HAProxy(await asyncio.to_thread(find_binary), paths)
+    await haproxy.install(render.render(config, placed), files)
+    assert paths.config.exists()
+    assert paths.config.stat().st_mode & 0o777 == 0o600
