@@ -11,6 +11,8 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.middleware.csrf import CsrfViewMiddleware
+from django.views.decorators.csrf import csrf_exempt
 
 from deployments.errors import Conflict, InvalidInput, NotFound, SlipwayError, TemporaryError
 from portal.access import allows
@@ -38,6 +40,21 @@ def from_exception(failure: SlipwayError) -> JsonResponse:
     return error(400, failure.code or "BadRequest", failure.message)
 
 
+class _Csrf(CsrfViewMiddleware):
+    """Django's own check of a browser's session, answered in the API's shape."""
+
+    def _reject(self, request: HttpRequest, reason: str) -> HttpResponse:
+        return error(
+            403, "CsrfFailed", f"{reason} Send the value of the CSRF cookie as X-CSRFToken."
+        )
+
+
+def _csrf_problem(request: HttpRequest, view: Callable[..., Any]) -> HttpResponse | None:
+    check = _Csrf(lambda _: HttpResponse())
+    check.process_request(request)
+    return check.process_view(request, view, (), {})
+
+
 def endpoint(needed: Role, *methods: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator of an API view, which returns a dict (200), `(status, dict)` or a response.
 
@@ -46,7 +63,8 @@ def endpoint(needed: Role, *methods: str) -> Callable[[Callable[..., Any]], Call
     taken = methods or ("GET",)
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
-        @login_not_required  # answered here, in the API's shape
+        @csrf_exempt  # both are answered here, in the API's shape
+        @login_not_required
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
             if not request.user.is_authenticated:
@@ -57,6 +75,8 @@ def endpoint(needed: Role, *methods: str) -> Callable[[Callable[..., Any]], Call
                     "Forbidden",
                     f"This needs the role {needed.label.lower()}; ask an administrator for it.",
                 )
+            if forged := _csrf_problem(request, view):
+                return forged
             if request.method not in taken and not (request.method == "HEAD" and "GET" in taken):
                 answer = error(405, "MethodNotAllowed", f"Use {' or '.join(taken)} here.")
                 answer["Allow"] = ", ".join(taken)
@@ -77,6 +97,7 @@ def endpoint(needed: Role, *methods: str) -> Callable[[Callable[..., Any]], Call
     return decorate
 
 
+@csrf_exempt
 @login_not_required
 def not_found(request: HttpRequest, path: str = "") -> HttpResponse:
     """Every address of the API that leads nowhere."""
