@@ -1,0 +1,156 @@
+"""The deployment form in a real browser, over a real server and back end, up to the Deployment row."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from deployments.environments.models import Environment
+from deployments.registry.models import ModelVersion
+from deployments.services import sources
+from deployments.services.models import Deployment, Service
+from portal.models import User
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+SCRIPT = "def init():\n    pass\n\n\ndef run(data):\n    return data\n"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # Playwright's own loop runs in this thread; the rows are read by the tests, not by the loop.
+    with pytest.MonkeyPatch.context() as environ, sync_playwright() as playwright:
+        environ.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        chromium = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, live_server: Any, deployer: User) -> Iterator[Page]:
+    """A tab in which Dan is signed in. Fails on any script error or refused inline code."""
+    client = Client()
+    client.force_login(deployer)
+    session = client.cookies[settings.SESSION_COOKIE_NAME].value
+    complaints: list[str] = []
+    context = browser.new_context(base_url=live_server.url)
+    context.set_default_timeout(15_000)
+    context.add_cookies(
+        [{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url}]
+    )
+    tab = context.new_page()
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text) if "Content Security Policy" in message.text else None
+        ),
+    )
+    yield tab
+    context.close()
+    assert complaints == []
+
+
+def test_a_script_is_written_sized_and_deployed(
+    page: Page, cluster: Any, diabetes: ModelVersion
+) -> None:
+    page.goto("/services/_deploy/?model=diabetes:1")
+    plan = page.locator("#plan")
+    expect(plan).to_contain_text("A new service diabetes on local.")
+    expect(plan).to_contain_text("It fits local.")
+
+    page.fill("#id_gpu_cores", "1")
+    expect(plan).to_contain_text("no node of this cluster")
+    page.fill("#id_gpu_cores", "0")
+    expect(plan).to_contain_text("It fits local.")
+
+    editor = page.locator("#id_score_py")
+    expect(editor).to_be_hidden()
+    page.check("[name=serving][value=entry_script]")
+    expect(editor).to_be_visible()
+    editor.fill("")
+    editor.press_sequentially("def init():")
+    editor.press("Enter")
+    editor.press_sequentially("pass")
+    editor.press("Shift+Tab")
+    assert editor.input_value() == "def init():\npass"
+    editor.press("Home")
+    editor.press("Tab")
+    editor.press("End")
+    editor.press("Enter")
+    assert editor.input_value() == "def init():\n    pass\n    "
+    assert page.locator(".editor-lines").inner_text().split() == ["1", "2", "3"]
+    editor.fill(SCRIPT)
+
+    page.check("[name=replicas_mode][value=fixed]")
+    page.get_by_text("How many do I need?").click()
+    page.fill("#id_requests_per_second", "20")
+    page.fill("#id_seconds_per_request", "10")
+    expect(page.locator("#capacity")).to_contain_text("286 replicas")
+    page.get_by_role("button", name="Use it").click()
+    assert page.input_value("#id_num_replicas") == "286"
+    page.fill("#id_num_replicas", "2")
+
+    page.get_by_role("button", name="Deploy").click()
+    page.wait_for_url("**/services/diabetes/")
+    expect(page.locator("#timeline")).to_contain_text("Waiting for a worker")
+    deployment = Deployment.objects.select_related("revision__source").get()
+    assert deployment.state == "queued"
+    assert deployment.revision.config["num_replicas"] == 2
+    assert deployment.revision.source is not None
+    assert sources.read_text(deployment.revision.source, "score.py") == SCRIPT
+
+
+def test_a_folder_survives_an_error_elsewhere_in_the_form(
+    page: Page, cluster: Any, diabetes: ModelVersion, environment: Environment, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    (project / "lib").mkdir(parents=True)
+    (project / "score.py").write_text(SCRIPT)
+    (project / "lib" / "a.py").write_text("A = 1\n")
+    page.goto("/services/_deploy/?model=diabetes:1")
+    page.fill("#id_name", "No")
+    page.check("[name=serving][value=entry_script]")
+    page.check("[name=source_kind][value=upload]")
+    page.set_input_files("#id_folder", project)
+    page.select_option("#id_environment", "sklearn:1")
+    page.get_by_role("button", name="Deploy").click()
+    expect(page.locator("#id_name_error")).to_contain_text("Use 3 to 32")
+    expect(page.locator(".kept")).to_contain_text("lib/a.py")
+
+    page.fill("#id_name", "risk")
+    page.get_by_role("button", name="Deploy").click()
+    page.wait_for_url("**/services/risk/")
+    source = Deployment.objects.get().revision.source
+    assert source is not None
+    assert [path for path, _ in sources.listing(source)] == ["lib/a.py", "score.py"]
+
+
+def test_keys_are_revealed_on_a_click_and_hidden_again(page: Page, service: Service) -> None:
+    page.goto("/services/diabetes/consume/")
+    keys = page.locator("#keys")
+    expect(keys).not_to_contain_text("primary-key-of-the-test")
+    page.get_by_role("button", name="Reveal").click()
+    expect(keys).to_contain_text("primary-key-of-the-test")
+    page.get_by_role("button", name="Hide").click()
+    expect(keys).not_to_contain_text("primary-key-of-the-test")
+
+
+def test_a_service_is_deleted_after_its_name_and_a_second_question(
+    page: Page, service: Service
+) -> None:
+    page.goto("/services/diabetes/settings/")
+    page.fill("#id_confirm", "diabetes")
+    page.get_by_role("button", name="Delete diabetes").click()
+    dialog = page.locator("dialog[open]")
+    expect(dialog).to_contain_text("This cannot be undone")
+    dialog.get_by_role("button", name="Delete").click()
+    page.wait_for_url("**/services/")
+    service.refresh_from_db()
+    assert service.deleting is True
