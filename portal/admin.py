@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import django.contrib.auth.admin  # noqa: F401  registers groups, which are taken out below
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.http import HttpRequest
@@ -12,8 +13,7 @@ from django.utils.safestring import SafeString
 from portal.models import User
 
 # Roles are the only rights; groups would look as if they meant something.
-if admin.site.is_registered(Group):
-    admin.site.unregister(Group)
+admin.site.unregister(Group)
 
 
 @admin.register(User)

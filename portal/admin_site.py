@@ -20,7 +20,7 @@ class SlipwayAdminSite(admin.AdminSite):
     site_header = "Slipway administration"
     site_title = "Slipway"
     index_title = "Everything that is kept"
-    enable_nav_sidebar = True
+    site_url = None  # the template links to the portal by its name
 
     def has_permission(self, request: HttpRequest) -> bool:
         return allows(request.user, Role.ADMINISTRATOR)
