@@ -35,8 +35,9 @@ def succeed(deployment: Deployment, log: DeploymentLog, reason: str) -> bool:
             state=ServiceState.HEALTHY.value, state_cause="", updated_at=now
         )
         _tell(deployment)
-    log.write("Succeeded")
-    log.write('AKS service creation operation finished, operation "Succeeded"')
+        # before the commit: whoever sees a final state has all of the log
+        log.write("Succeeded")
+        log.write('AKS service creation operation finished, operation "Succeeded"')
     log.flush()
     return True
 
@@ -66,12 +67,13 @@ def fail(
         timeline.fail_open(deployment, cause.message, now)
         back = _go_back(deployment, cause, state)
         _tell(deployment)
-    log.write(f"{cause.code}: {cause.message}")
-    if cause.evidence:
-        log.write(cause.evidence[-_LONGEST_EVIDENCE:])
-    if back:
-        log.write(back)
-    log.write('AKS service creation operation finished, operation "Failed"')
+        # before the commit: whoever sees a final state has all of the log
+        log.write(f"{cause.code}: {cause.message}")
+        if cause.evidence:
+            log.write(cause.evidence[-_LONGEST_EVIDENCE:])
+        if back:
+            log.write(back)
+        log.write('AKS service creation operation finished, operation "Failed"')
     log.flush()
     return True
 
