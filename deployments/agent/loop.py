@@ -390,8 +390,9 @@ class Agent:
     def _signal(self, record: Record, what: life.Signal) -> None:
         folder = self.folder.replica(record.id)
         if what is life.Signal.KILL:
-            logger.warning("%s: did not end in %g s: killed", record.id, self.pace.term_grace)
-            processes.kill_all_of(folder)
+            if processes.kill_all_of(folder):
+                grace = self.pace.term_grace
+                logger.warning("%s: did not end within %g s: killed", record.id, grace)
         elif (record.id, record.run) not in self._asked_to_end:
             self._asked_to_end.add((record.id, record.run))
             processes.terminate(processes.look(folder, record.run))

@@ -13,7 +13,7 @@ from deployments.agent.record import Process, Record
 from deployments.drivers.process_layout import ClusterFolder, locked
 from deployments.types import Phase
 
-_AGENT_SECONDS = 5.0  # for an agent that was just told to end
+AGENT_SECONDS = 5.0  # for an agent that was just told to end
 _POLL = 0.05
 
 
@@ -25,12 +25,15 @@ class Stopped:
     killed: int
 
 
-def stop_replicas(root: Path, *, grace: float = 8.0) -> Stopped:
-    """Stop all of them. Raises Unavailable while an agent lives; `grace` is seconds."""
+def stop_replicas(root: Path, *, grace: float = 8.0, wait: float = AGENT_SECONDS) -> Stopped:
+    """Stop all of them; `grace` and `wait` are seconds, for the replicas and for a living agent.
+
+    Raises Unavailable when an agent lives on.
+    """
     folder = ClusterFolder(root)
     if not folder.replicas.is_dir():
         return Stopped(0, 0)
-    with locked(folder.agent_lock, deadline=_AGENT_SECONDS):
+    with locked(folder.agent_lock, deadline=wait):
         records = list(store.load(folder).values())
         running = [record for record in records if _runs(folder, record)]
         for record in running:

@@ -18,11 +18,14 @@ class Command(BaseCommand):
         parser.add_argument(
             "--grace", type=float, default=8.0, help="seconds before they are killed (8)"
         )
+        parser.add_argument(
+            "--wait", type=float, default=5.0, help="seconds to wait for the agent to end (5)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         root = settings.HOME.cluster(options["cluster"])
         try:
-            result = stop_replicas(root, grace=options["grace"])
+            result = stop_replicas(root, grace=options["grace"], wait=options["wait"])
         except Unavailable as error:
             raise CommandError(
                 f"The agent of {options['cluster']} still runs and would start them again; "
