@@ -133,6 +133,7 @@ def _attempt(answer: httpx.Response, raw: bytes, cut: bool, total: float) -> Att
         except ValueError:
             pass
     headers = answer.headers
+    timings = server_timing(headers.get("server-timing", ""))
     return Attempt(
         status=answer.status_code,
         reason=answer.reason_phrase,
@@ -146,18 +147,25 @@ def _attempt(answer: httpx.Response, raw: bytes, cut: bool, total: float) -> Att
         is_json=is_json,
         cut=cut,
         total=total,
-        queue=_milliseconds(headers, "x-slipway-queue-ms"),
-        service=_milliseconds(headers, "x-slipway-service-ms", "x-ms-run-fn-exec-ms"),
+        queue=timings.get("queue"),
+        service=timings.get("replica"),
         request_id=headers.get("x-request-id", ""),
         meaning=MEANINGS.get(answer.status_code, ""),
     )
 
 
-def _milliseconds(headers: httpx.Headers, *names: str) -> float | None:
-    """Seconds out of the first of these headers that holds a number of milliseconds."""
-    for name in names:
+def server_timing(text: str) -> dict[str, float]:
+    """Seconds by name out of the router's `queue;dur=12,replica;dur=30` (milliseconds).
+
+    What is not a figure, or is -1 (HAProxy's "did not come to that"), is left out: not known.
+    """
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition(";dur=")
         try:
-            return float(headers[name]) / 1000
-        except (KeyError, ValueError):
+            milliseconds = float(value)
+        except ValueError:
             continue
-    return None
+        if name and milliseconds >= 0:
+            found[name] = milliseconds / 1000
+    return found

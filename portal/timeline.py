@@ -1,29 +1,28 @@
 """How a deployment's steps are shown: which are done, how long each took, and how long it usually takes.
 
-Decides from plain values; the one function that reads rows is `usual_seconds`. Nothing is written here.
+Decides from plain values; reads no rows and no clock. What is usual is `deployments.pipeline.timeline`'s.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import median
 
+from deployments.pipeline.timeline import STEPS
 from deployments.services.models import Deployment, DeploymentState, DeploymentStep
 
-# The whole road of a deployment, in order, with what each step does in a person's words.
-STEPS: tuple[tuple[str, str], ...] = (
-    ("queued", "Waiting for a worker"),
-    ("zipping", "Packing the project folder"),
-    ("hashing", "Hashing the environment"),
-    ("image", "Finding or building the environment"),
-    ("applying", "Telling the cluster"),
-    ("scheduling", "Finding room"),
-    ("pulling", "Bringing files to the replicas"),
-    ("starting", "Starting the scoring server"),
-    ("loading", "Loading the model"),
-    ("healthy", "Answering"),
-)
-_HISTORY = 200  # finished steps looked at; some twenty deployments
+# What each step does, in a person's words.
+_LABELS: dict[str, str] = {
+    "queued": "Waiting for a worker",
+    "zipping": "Packing the project folder",
+    "hashing": "Hashing the environment",
+    "image": "Finding or building the environment",
+    "applying": "Telling the cluster",
+    "scheduling": "Finding room",
+    "pulling": "Bringing files to the replicas",
+    "starting": "Starting the scoring server",
+    "loading": "Loading the model",
+    "healthy": "Answering",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +57,11 @@ def lay_out(
 ) -> list[StepView]:
     """Every step of the road in order; a step the deployment made up itself comes where it stands."""
     rows = {step.name: step for step in steps}
-    known = dict(STEPS)
-    order = [name for name, _ in STEPS] + [name for name in rows if name not in known]
+    order = [*STEPS, *(name for name in rows if name not in STEPS)]
     stopped = deployment.state in (DeploymentState.FAILED, DeploymentState.CANCELLED)
     views: list[StepView] = []
     for name in order:
-        label = known.get(name, name.capitalize())
+        label = _LABELS.get(name, name.capitalize())
         row = rows.get(name)
         if row is None:
             state = "waiting"
@@ -83,25 +81,6 @@ def lay_out(
             StepView(name, label, row.state, row.detail, seconds, expected, percent),
         )
     return views
-
-
-def usual_seconds(deployment: Deployment) -> dict[str, float]:
-    """The median of each step's last durations on the same cluster; steps never finished are missing."""
-    rows = (
-        DeploymentStep.objects.filter(
-            state=DeploymentStep.State.DONE,
-            ended_at__isnull=False,
-            deployment__service__cluster_id=deployment.service.cluster_id,
-        )
-        .exclude(deployment=deployment)
-        .order_by("-started_at")
-        .values_list("name", "started_at", "ended_at")[:_HISTORY]
-    )
-    durations: dict[str, list[float]] = {}
-    for name, started, ended in rows:
-        if ended is not None:
-            durations.setdefault(name, []).append(max(0.0, (ended - started).total_seconds()))
-    return {name: median(values) for name, values in durations.items()}
 
 
 def total_seconds(deployment: Deployment, now: datetime) -> float:

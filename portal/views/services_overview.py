@@ -10,12 +10,13 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from deployments.pipeline.timeline import usual_durations
 from deployments.services.models import Deployment, Service
 from portal.access import requires
 from portal.models import Role
 from portal.replicas import replica_views
 from portal.samples import curl, sample_body
-from portal.timeline import lay_out, total_seconds, usual_seconds
+from portal.timeline import lay_out, total_seconds
 from portal.views.services_shared import get_service, page
 from router.telemetry import queries
 
@@ -33,7 +34,7 @@ def _timeline(service: Service) -> dict[str, Any]:
     if deployment is None:
         return {"service": service, "deployment": None}
     now = timezone.now()
-    usual = usual_seconds(deployment)
+    usual = usual_durations()
     return {
         "service": service,
         "deployment": deployment,

@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
-from deployments.services.models import Deployment, DeploymentStep, Service
-from portal.timeline import STEPS, lay_out, total_seconds, usual_seconds
+from deployments.pipeline.timeline import STEPS
+from deployments.services.models import Deployment, DeploymentStep
+from portal.timeline import lay_out, total_seconds
 from tests.portal.services.conftest import NOW
 
 
@@ -22,7 +23,7 @@ def _by_name(views: list) -> dict:
 
 def test_every_step_of_the_road_is_shown_in_order_before_it_begins() -> None:
     views = lay_out(Deployment(state="queued", created_at=NOW), [], {}, NOW)
-    assert [view.name for view in views] == [name for name, _ in STEPS]
+    assert [view.name for view in views] == list(STEPS)
     assert {view.state for view in views} == {"waiting"}
 
 
@@ -62,23 +63,6 @@ def test_a_step_nobody_listed_is_shown_where_it_stands() -> None:
     views = lay_out(Deployment(state="running", created_at=NOW), steps, {}, NOW)
     assert views[-1].name == "pushing"
     assert views[-1].seconds == 2.0
-
-
-def test_usual_is_the_median_of_other_deployments_on_the_same_cluster(service: Service) -> None:
-    first = service.deployments.get()
-    for seconds in (1, 9):
-        other = Deployment.objects.create(
-            service=service, revision=first.revision, state="succeeded"
-        )
-        DeploymentStep.objects.create(
-            deployment=other,
-            name="loading",
-            state="done",
-            started_at=NOW,
-            ended_at=NOW + timedelta(seconds=seconds),
-        )
-    newest = Deployment.objects.create(service=service, revision=first.revision)
-    assert usual_seconds(newest) == {"loading": 3.0}
 
 
 def test_a_deployment_takes_until_its_end_or_until_now() -> None:

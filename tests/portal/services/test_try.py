@@ -128,12 +128,25 @@ def test_a_status_of_the_router_is_explained(status: int) -> None:
     assert attempt.meaning
 
 
-def test_times_come_from_the_answers_headers_and_are_unknown_without_them() -> None:
-    timed = _score(
-        lambda request: httpx.Response(200, headers={"x-ms-run-fn-exec-ms": "12.5"}, content=b"")
-    )
-    assert timed.service == pytest.approx(0.0125)
-    assert timed.queue is None
+def test_times_come_from_the_routers_header_and_are_unknown_without_it() -> None:
+    timing = {"server-timing": "queue;dur=12,replica;dur=30"}
+    timed = _score(lambda request: httpx.Response(200, headers=timing, content=b""))
+    assert (timed.queue, timed.service) == (0.012, 0.03)
+    without = _score(lambda request: httpx.Response(200, content=b""))
+    assert (without.queue, without.service) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("queue;dur=0,replica;dur=1.5", {"queue": 0.0, "replica": 0.0015}),
+        ("queue;dur=-1,replica;dur=-1", {}),
+        ("queue;dur=soon, ,x", {}),
+        ("", {}),
+    ],
+)
+def test_a_time_that_is_no_figure_is_unknown(text: str, found: dict[str, float]) -> None:
+    assert scoring.server_timing(text) == found
 
 
 def test_rows_of_data_stay_on_one_line() -> None:
