@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery, Sum
-from django.db.models.fields.json import KeyTextTransform
+from django.db.models.fields.json import KeyTransform
 
 from deployments.errors import NotFound
 from deployments.registry.models import Model, ModelVersion
@@ -72,7 +72,7 @@ def with_tag(rows: QuerySet[ModelVersion], tag: str) -> QuerySet[ModelVersion]:
     name = name.strip()
     if not equals:
         return rows.filter(tags__has_key=name)
-    return rows.annotate(tag_value=KeyTextTransform(name, "tags")).filter(tag_value=value.strip())
+    return rows.annotate(tag_value=KeyTransform(name, "tags")).filter(tag_value=value.strip())
 
 
 def model_rows(newest: Sequence[ModelVersion]) -> list[ModelRow]:

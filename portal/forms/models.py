@@ -114,7 +114,7 @@ class RegisterForm(forms.Form):
 class CheckForm(forms.Form):
     """What the page knows of the files before it sends them: their paths and sizes, as JSON."""
 
-    paths = forms.JSONField()
+    paths = forms.JSONField(required=False)
     total = forms.IntegerField(min_value=0)
 
     def clean_paths(self) -> list[str]:
