@@ -1,3 +1,31 @@
-"""URLs of the environments pages."""
+"""URLs of the environments pages. A name never begins with "_", so `_create` cannot be one."""
 
-urlpatterns: list = []
+from django.urls import path
+
+from portal.views import environments
+
+urlpatterns = [
+    path("", environments.environment_list, name="environment-list"),
+    path("_rows/", environments.environment_rows, name="environment-rows"),
+    path("_create/", environments.environment_create, name="environment-create"),
+    path("_preview/", environments.environment_preview, name="environment-preview"),
+    path("<str:name>/<int:version>/", environments.environment_detail, name="environment-detail"),
+    path(
+        "<str:name>/<int:version>/build/", environments.environment_build, name="environment-build"
+    ),
+    path(
+        "<str:name>/<int:version>/build/start/",
+        environments.build_start,
+        name="environment-build-start",
+    ),
+    path(
+        "<str:name>/<int:version>/build/remove/",
+        environments.build_remove,
+        name="environment-build-remove",
+    ),
+    path(
+        "<str:name>/<int:version>/delete/",
+        environments.environment_delete,
+        name="environment-delete",
+    ),
+]
