@@ -283,7 +283,7 @@
       if (event.code === 4401) return show("offline");
       show("polling");
       tries += 1;
-      retry = setTimeout(connect, Math.min(15000, 400 * 2 ** tries) * (0.7 + 0.6 * Math.random()));
+      retry = setTimeout(connect, Math.min(8000, 400 * 2 ** tries) * (0.7 + 0.6 * Math.random()));
     });
   }
   window.addEventListener("pagehide", () => { if (socket) { const old = socket; socket = null; old.close(); } });
@@ -291,6 +291,8 @@
   setInterval(() => { if (state === "polling") news(null); }, 5000);
   setInterval(() => { tick(); refresh(); }, 1000);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) { tick(); refresh(); } });
+  // The portal answers again: no need to wait for the next try.
+  document.addEventListener("htmx:afterOnLoad", () => { if (state === "polling" && !socket) connect(); });
   document.addEventListener("htmx:load", () => { tick(); subscribe(); });
 
   // htmx: errors are said, and a session that ended leads to the sign-in page. ---------------------------
