@@ -1,0 +1,148 @@
+"""The register form in a real browser: a folder, progress, errors, cancel."""
+
+import os
+import re
+import time
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from deployments.registry.models import ModelVersion
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    # playwright's own loop runs in this thread, and Django refuses the database beside a loop
+    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+    if before is None:
+        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def page(chromium, live_server, client, deployer, settings):
+    """A page of somebody who is signed in as deployer; errors of its scripts fail the test."""
+    client.force_login(deployer)
+    context = chromium.new_context(base_url=live_server.url)
+    context.add_cookies(
+        [
+            {
+                "name": settings.SESSION_COOKIE_NAME,
+                "value": client.cookies[settings.SESSION_COOKIE_NAME].value,
+                "url": live_server.url,
+            }
+        ]
+    )
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    yield page
+    context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """`model/` with two files, one of them in a subfolder."""
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "net.onnx").write_bytes(b"weights")
+    (folder / "sub" / "labels.txt").write_bytes(b"cat\ndog\n")
+    return folder
+
+
+def _choose_folder(page: Page, folder) -> None:
+    page.locator("input[webkitdirectory]").set_input_files(folder)
+
+
+def test_a_folder_is_registered_through_the_form(page, folder):
+    page.goto("/models/")
+    page.get_by_role("link", name="Register a model").first.click()
+    page.get_by_label("Name").fill("vision")
+    _choose_folder(page, folder)
+    expect(page.locator("[data-summary]")).to_have_text("2 files, 15 B")
+    expect(page.get_by_label("Framework", exact=True)).to_contain_text("names: ONNX")
+    page.get_by_role("button", name="Register").click()
+    page.wait_for_url("**/models/vision/versions/1/")
+    expect(page.locator(".toast")).to_contain_text("vision:1 is registered.")
+    expect(page.get_by_role("cell", name="model/sub/labels.txt")).to_be_visible()
+    version = ModelVersion.objects.get()
+    assert version.framework == "Onnx"
+    assert [file.path for file in version.files.all()] == ["model/net.onnx", "model/sub/labels.txt"]
+
+
+def test_what_is_wrong_is_said_before_the_upload_and_the_files_stay(page, folder):
+    page.goto("/models/register/")
+    sent = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else 0)
+    page.get_by_role("button", name="Register").click()
+    expect(page.locator("[data-files-error]")).to_contain_text("Choose at least one file")
+    page.get_by_label("Name").fill("two words")
+    page.get_by_label("Sample input").fill('{\n"a": }')
+    _choose_folder(page, folder)
+    page.get_by_role("button", name="Remove model/sub/labels.txt").click()
+    page.get_by_role("button", name="Register").click()
+    expect(page.locator("#id_sample_input_error")).to_contain_text("line 2, column 6")
+    expect(page.get_by_label("Name")).to_have_value("two words")
+    expect(page.get_by_label("Name")).to_be_focused()
+    assert all(url.endswith("/check/") for url in sent)
+    page.get_by_label("Name").fill("vision")
+    page.get_by_label("Sample input").fill('{"a": 1}')
+    page.get_by_role("button", name="Register").click()
+    page.wait_for_url("**/models/vision/versions/1/")
+    assert [file.path for file in ModelVersion.objects.get().files.all()] == ["model/net.onnx"]
+
+
+def test_an_upload_shows_its_progress_and_can_be_cancelled(page, tmp_path):
+    big = tmp_path / "big.bin"
+    big.write_bytes(b"\0" * 20_000_000)
+    page.goto("/models/register/")
+    page.get_by_label("Name").fill("big")
+    page.locator("input[type=file]").first.set_input_files(big)
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 4_000_000},
+    )
+    page.get_by_role("button", name="Register").click()
+    expect(page.locator("[data-sending-title]")).to_have_text("Uploading big, version 1")
+    text = page.locator("[data-sending-text]")
+    expect(text).to_have_text(re.compile(r"MiB of 19\.1 MiB · .*/s · \d+ s left"))
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("[data-failure]")).to_contain_text("Cancelled. Nothing was registered.")
+    expect(page.locator("[data-summary]")).to_have_text("1 file, 19.1 MiB")
+    time.sleep(0.3)
+    assert not ModelVersion.objects.exists()
+
+
+def test_without_scripts_the_form_works_too(chromium, page, live_server, folder):
+    context = chromium.new_context(
+        base_url=live_server.url,
+        java_script_enabled=False,
+        storage_state=page.context.storage_state(),
+    )
+    plain = context.new_page()
+    plain.goto("/models/register/")
+    plain.get_by_label("Name").fill("two words")
+    plain.locator("input[webkitdirectory]").set_input_files(folder)
+    plain.get_by_role("button", name="Register").click()
+    expect(plain.locator("#id_name_error")).to_contain_text("Use letters")
+    plain.get_by_label("Name").fill("plain")
+    plain.locator("input[webkitdirectory]").set_input_files(folder)
+    plain.get_by_role("button", name="Register").click()
+    plain.wait_for_url("**/models/plain/versions/1/")
+    context.close()
+    assert [file.path for file in ModelVersion.objects.get().files.all()] == [
+        "model/net.onnx",
+        "model/sub/labels.txt",
+    ]
