@@ -109,7 +109,7 @@ def score(session: Any, body: str) -> dict[str, Any]:
 
 def plain(result: Any) -> Any:
     """Lists and numbers for arrays; maps of class to probability become objects with text keys."""
-    if isinstance(result, numpy.ndarray):
+    if isinstance(result, (numpy.ndarray, numpy.generic)):
         return result.tolist()
     if isinstance(result, dict):
         return {str(key): plain(value) for key, value in result.items()}

@@ -51,6 +51,7 @@ _SERVICE_FIELDS = (
 class DeploymentsInline(ReadOnly, admin.TabularInline):
     model = Deployment
     fields = ["kind", "revision", "state", "step", "cause_code", "created_at", "finished_at"]
+    readonly_fields = fields
     show_change_link = True
     ordering = ["-created_at"]
 
