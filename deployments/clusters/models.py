@@ -57,7 +57,8 @@ class Cluster(models.Model):
         validators=[
             RegexValidator(
                 r"^[a-zA-Z][a-zA-Z0-9-]{1,22}[a-zA-Z0-9]$",
-                "Use 3 to 24 letters, digits and '-', starting with a letter and ending with a letter or digit.",
+                "Use 3 to 24 letters, digits and '-', starting with a letter and ending with a letter "
+                "or digit.",
             )
         ],
     )

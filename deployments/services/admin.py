@@ -24,7 +24,6 @@ from deployments.services.models import (
 )
 from deployments.upkeep import is_lost
 
-
 _SERVICE_FIELDS = (
     "name",
     "cluster",
@@ -51,7 +50,15 @@ _SERVICE_FIELDS = (
 class DeploymentsInline(ReadOnly, admin.TabularInline):
     model = Deployment
     fields = ["kind", "revision", "state", "step", "cause_code", "created_at", "finished_at"]
-    readonly_fields = fields
+    readonly_fields = (
+        "kind",
+        "revision",
+        "state",
+        "step",
+        "cause_code",
+        "created_at",
+        "finished_at",
+    )
     show_change_link = True
     ordering = ["-created_at"]
 
