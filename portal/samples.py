@@ -16,11 +16,12 @@ EXAMPLE = '{"data": [[0.0, 0.0]]}'
 
 
 def sample_body(service: Service, *, pretty: bool = False) -> str:
-    """The first model's sample input, or an example of the shape."""
+    """The sample input of what serves, or of what is being deployed; else an example of the shape."""
     text = ""
-    if service.current_id is not None:
+    revision = service.current or service.revisions.first()
+    if revision is not None:
         text = (
-            ModelVersion.objects.filter(revision_links__revision_id=service.current_id)
+            ModelVersion.objects.filter(revision_links__revision=revision)
             .exclude(sample_input="")
             .order_by("revision_links__position")
             .values_list("sample_input", flat=True)

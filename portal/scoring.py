@@ -92,6 +92,7 @@ async def score(
         async with httpx.AsyncClient(
             timeout=timeout, follow_redirects=False, trust_env=False, transport=transport
         ) as client:
+            began = time.monotonic()  # reading the certificates is not the router's time
             request = client.build_request("POST", uri, content=content, headers=headers)
             answer = await client.send(request, stream=True)
             try:

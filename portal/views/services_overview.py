@@ -34,14 +34,14 @@ def _timeline(service: Service) -> dict[str, Any]:
     if deployment is None:
         return {"service": service, "deployment": None}
     now = timezone.now()
-    usual = usual_durations()
+    usual = usual_durations(excluding=deployment)
     return {
         "service": service,
         "deployment": deployment,
         "log_source": f"deployment:{deployment.pk}",
         "steps": lay_out(deployment, deployment.steps.all(), usual, now),
         "took": total_seconds(deployment, now),
-        "usual_total": sum(usual.values()) or None,
+        "usual_total": sum(usual.values()) if "healthy" in usual else None,
     }
 
 

@@ -85,6 +85,18 @@ def test_the_timeline_asks_again_each_second_only_while_a_deployment_runs(
     assert "every 1s" in client.get(url).content.decode()
 
 
+def test_usual_durations_are_of_the_other_deployments(
+    service: Service, viewer: User, client: Client
+) -> None:
+    client.force_login(viewer)
+    url = reverse("service-timeline", args=["diabetes"])
+    assert "usually" not in client.get(url).content.decode()
+    newest = Deployment.objects.create(service=service, revision=service.current, state="running")
+    text = client.get(url).content.decode()
+    assert f"Deployment {newest.pk}" in text
+    assert "usually 3 s" in text
+
+
 def _measure(service: str, now: float) -> None:
     histogram = [0] * BUCKETS
     histogram[6] = 100
