@@ -31,4 +31,4 @@ class Command(BaseCommand):
                 f"The agent of {options['cluster']} still runs and would start them again; "
                 "stop it first."
             ) from error
-        print(f"{result.asked} replicas stopped, {result.killed} of them killed")
+        print(f"replicas stopped: {result.asked}, of which killed: {result.killed}")
