@@ -24,6 +24,8 @@ from router.telemetry.models import Decision, Second, Series, pack_histogram
 
 DEADLINE_SECONDS = 2.0
 _PAGES_AT_ONCE = 20  # of catching up in one call; the next call goes on
+# Open pages are told of so many services a second, in turn where there are more of them.
+_TOLD_AT_ONCE = 50
 # An outcome that did not come within this time is not waited for: the start timed out.
 _OUTCOME_SECONDS = 3_600
 
@@ -39,7 +41,9 @@ def collect(cluster: Cluster, admin_socket: Path, now: float | None = None) -> i
     """
     now = time.time() if now is None else now
     if not admin_socket.is_socket():
-        raise Unavailable(f"The router of {cluster.name} is not running: {admin_socket} is missing.")
+        raise Unavailable(
+            f"The router of {cluster.name} is not running: {admin_socket} is missing."
+        )
     taken = 0
     # plain HTTP over a unix socket: there is no certificate to verify
     transport = httpx.HTTPTransport(uds=str(admin_socket), verify=False)
@@ -101,7 +105,7 @@ def keep(cluster: Cluster, page: TelemetryPage, now: float) -> None:
             _keep_samples(samples, ids)
             _keep_decisions(page.decisions, ids)
             _note_outcomes(samples, ids, now)
-        for service in {service for service, _ in _keys(samples, page.decisions)}:
+        for service in _told(_keys(samples, page.decisions), now):
             announce("telemetry", service)
     cluster.telemetry_epoch, cluster.telemetry_seq = page.epoch, page.next
 
@@ -113,6 +117,14 @@ def _keys(samples: list[Sample], decisions: tuple[DecisionRecord, ...]) -> set[K
     return {(sample.service, sample.version) for sample in samples} | {
         (decision.service, decision.version) for decision in decisions
     }
+
+
+def _told(keys: set[Key], now: float) -> list[str]:
+    services = sorted({service for service, _ in keys})
+    if len(services) <= _TOLD_AT_ONCE:
+        return services
+    turn = int(now) % -(-len(services) // _TOLD_AT_ONCE)
+    return services[turn * _TOLD_AT_ONCE : (turn + 1) * _TOLD_AT_ONCE]
 
 
 def _series(

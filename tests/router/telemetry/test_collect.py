@@ -10,7 +10,7 @@ from deployments.clusters.models import Cluster
 from deployments.errors import Unavailable
 from deployments.signals import changed
 from router.samples import BUCKETS, DecisionRecord, Sample
-from router.telemetry.collect import Raced, collect, keep
+from router.telemetry.collect import Raced, _told, collect, keep
 from router.telemetry.models import Decision, RollupMark, Second, Series, unpack_histogram
 from tests.router.telemetry.conftest import FakeRouter
 
@@ -165,6 +165,14 @@ def test_pages_that_show_the_service_are_told_once_a_page(
     finally:
         changed.disconnect(hear)
     assert told == ["telemetry:diabetes"]
+
+
+def test_of_very_many_services_each_is_told_in_turn() -> None:
+    keys = {(f"s{i:04}", "default") for i in range(120)}
+    rounds = [_told(keys, NOW + i) for i in range(3)]
+    assert [len(told) for told in sorted(rounds, key=len)] == [20, 50, 50]
+    assert {name for told in rounds for name in told} == {service for service, _ in keys}
+    assert _told({("a", "x"), ("a", "y")}, NOW) == ["a"]
 
 
 def test_a_router_that_is_not_there_is_unavailable(cluster: Cluster, tmp_path: Path) -> None:
