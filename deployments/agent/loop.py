@@ -137,7 +137,7 @@ class Agent:
 
     def _stamps(self) -> list[int]:
         stamps = []
-        for path in (self.folder.services, self.folder.scales, self.folder.routes):
+        for path in (self.folder.services, self.folder.scales):
             try:
                 stamps.append(path.stat().st_mtime_ns)
             except FileNotFoundError:

@@ -37,8 +37,15 @@ class Prober:
     def __init__(self) -> None:
         self._watched: dict[str, _Watch] = {}
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="prober", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="prober", daemon=True)
         self._thread.start()
+
+    def _serve(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.run_until_complete(_finish())
+            self._loop.close()
 
     def watch(self, replica: str, run: int, port: int, every: float, deadline: float) -> Answers:
         """Ask when it is time to, and return what is known. `every` and `deadline` in seconds."""
@@ -77,6 +84,15 @@ class Prober:
             self.forget(replica)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
+
+
+async def _finish() -> None:
+    """Let every probe that still waits close its connection."""
+    waiting = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.sleep(0)  # closed transports tell their sockets in the loop's next round
 
 
 async def _ask(port: int, deadline: float) -> tuple[bool, bool]:
