@@ -122,7 +122,9 @@ class EnvironmentForm(DefinitionForm):
             self.add_error(text, f"{file.name} is not a text file (UTF-8).")
             return
         self.cleaned_data[text] = content
-        self.data = {**self.data.dict(), text: content}  # type: ignore[attr-defined]
+        shown = self.data.copy()  # type: ignore[attr-defined]
+        shown[text] = content
+        self.data = shown
 
 
 def initial_from(environment: Environment) -> dict[str, Any]:
