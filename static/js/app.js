@@ -335,6 +335,11 @@
 
   showTheme();
   tick();
+  // On a phone the tabs are wider than the page: bring the present one into view.
+  for (const tab of document.querySelectorAll(".tabs [aria-current]")) {
+    const bar = tab.closest(".tabs");
+    bar.scrollLeft = tab.offsetLeft - bar.offsetLeft - (bar.clientWidth - tab.offsetWidth) / 2;
+  }
   document.querySelectorAll("[data-toast]").forEach(keepOrLeave);
   subscribe();
 })();
