@@ -111,7 +111,12 @@ class _Server(uvicorn.Server):
 async def serve(app: App, path: Path, stopping: asyncio.Event) -> None:
     """Serve until `stopping` is set."""
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=2
+        app,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=2,
     )
     server = _Server(config)
     made = listen(path)

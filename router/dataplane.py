@@ -69,6 +69,7 @@ class DataPlane:
         self.servers: dict[str, Mapping[str, Server]] = {}
         self.old_workers: tuple[int, ...] = ()
         self.reloads = 0
+        self.told = 0  # commands that changed something
         self.unplaced: tuple[Wanted, ...] = ()
         self._maps: dict[str, dict[str, str]] | None = None
         self._maps_at = 0.0
@@ -127,7 +128,7 @@ class DataPlane:
         due = [
             name
             for name, row in self.slots.items()
-            if self._due(row, keys.get(name), wanted, begun - self._read_at.get(name, 0.0))
+            if self._due(row, keys.get(name), wanted, begun, self._read_at.get(name, 0.0))
         ]
         commands = ["show info", "show stat -1 2 -1"]
         commands += ["show table counters"] if counters else []
@@ -167,8 +168,8 @@ class DataPlane:
         services: Sequence[ServiceSpec],
         wanted: Mapping[Key, Sequence[Wanted]],
         retry_after: Mapping[Key, int],
-    ) -> int:
-        """Send what brings maps and slots to what is wanted; says how many commands that took."""
+    ) -> None:
+        """Send what brings maps and slots to what is wanted; nothing when they are."""
         commands: list[str] = []
         now = self._monotonic()
         if self._maps is None or now - self._maps_at > _MAPS_EVERY:
@@ -187,7 +188,8 @@ class DataPlane:
             commands += step.commands
         self.unplaced = tuple(unplaced)
         if not commands:
-            return 0
+            return
+        self.told += len(commands)
         await self._tell_old_workers(commands)
         self._maps = None  # until all of it went through
         try:
@@ -197,7 +199,6 @@ class DataPlane:
             if error.message != self._refused or now - self._refused_at > _SAY_AGAIN:
                 self._refused, self._refused_at = error.message, now
                 log.error("%s The other commands were carried out.", error.message)
-        return len(commands)
 
     # ---- starting, adopting, growing ----------------------------------------------------------
 
@@ -378,12 +379,13 @@ class DataPlane:
         row: Sequence[Slot],
         key: Key | None,
         wanted: Mapping[Key, Sequence[Wanted]] | None,
-        age: float,
+        now: float,
+        read_at: float,
     ) -> bool:
         """Whether a backend's slots are to be read now: something is pending, or it was long ago."""
         if key is None and all(slot.state is State.FREE for slot in row):
             return False
-        if age >= _READ_EVERY:
+        if now - read_at >= _READ_EVERY or any(slot.since >= read_at for slot in row):
             return True
         if any(slot.state in (State.DRAINING, State.SETTLING) for slot in row):
             return True

@@ -96,6 +96,7 @@ class _Collector:
         for name, help_text, value in (
             ("slipway_router_late_cycles", "Turns that began late.", status.late_cycles),
             ("slipway_haproxy_reloads", "Reloads by this run of the loop.", plane.reloads),
+            ("slipway_haproxy_commands", "Commands that changed HAProxy.", plane.told),
         ):
             yield CounterMetricFamily(name, help_text, value=float(value))
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from router.haproxy import render
 
-_MAINTENANCE = (
-    0x01 | 0x02 | 0x04 | 0x20 | 0x40
-)  # by command, inherited, by configuration, resolving
+# By command, inherited, resolving. Not 0x04: that only tells that the text said `disabled`, and stays
+# when the server is made ready.
+_MAINTENANCE = 0x01 | 0x02 | 0x20 | 0x40
 _DRAIN = 0x08 | 0x10
 _STOPPED = 0  # srv_op_state; the others take or finish requests
 _COUNTER = re.compile(r" gpc(\d+)=(\d+)")

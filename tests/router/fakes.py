@@ -280,3 +280,61 @@ async def _body(reader: asyncio.StreamReader, head: str) -> bytes:
             parts.append((await reader.readexactly(size + 2))[:-2])
         await reader.readline()
     return b"".join(parts)
+
+
+class QuickClient:
+    """One keep-alive connection that posts and tells the answer's code: load at little cost."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self._port = port
+        self._path = path
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, body: bytes = b"{}") -> int:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        writer.write(
+            f"POST {self._path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = head.partition("content-length:")[2].partition("\r\n")[0]
+        await reader.readexactly(int(length))
+        if "connection: close" in head:
+            self.close()
+        return int(head.split(" ")[1])
+
+    def close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+class Load:
+    """Clients that ask again and again until told to stop; every answer's code is kept."""
+
+    def __init__(self, port: int, service_name: str, body: bytes, clients: int) -> None:
+        self.codes: list[int] = []
+        self._done = asyncio.Event()
+        path = f"/api/v1/service/{service_name}/score"
+        self._tasks = [
+            asyncio.create_task(self._ask(QuickClient(port, path), body)) for _ in range(clients)
+        ]
+
+    async def _ask(self, client: QuickClient, body: bytes) -> None:
+        while not self._done.is_set():
+            self.codes.append(await client.post(body))
+        client.close()
+
+    async def more(self, count: int = 30) -> None:
+        """Wait for so many more answers."""
+        target = len(self.codes) + count
+        async with asyncio.timeout(30):
+            while len(self.codes) < target:
+                await asyncio.sleep(0.02)
+
+    async def stop(self) -> set[int]:
+        self._done.set()
+        await asyncio.gather(*self._tasks)
+        return set(self.codes)

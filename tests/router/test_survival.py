@@ -18,34 +18,12 @@ import pytest
 from deployments.errors import PermanentError
 from deployments.types import Phase, RouteState
 from tests.router.conftest import Rig, eventually
-from tests.router.fakes import FileDriver, replica, service
+from tests.router.fakes import FileDriver, Load, replica, service
 from tests.router.test_routing import serving
 
 pytestmark = pytest.mark.daemons
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-class Load:
-    """Clients that ask again and again until told to stop; every answer's code is kept."""
-
-    def __init__(self, client: httpx.AsyncClient, url: str, clients: int = 6) -> None:
-        self.codes: list[int] = []
-        self._done = asyncio.Event()
-        self._tasks = [asyncio.create_task(self._ask(client, url)) for _ in range(clients)]
-
-    async def _ask(self, client: httpx.AsyncClient, url: str) -> None:
-        while not self._done.is_set():
-            self.codes.append((await client.post(url, content=b"sleep 0.02")).status_code)
-
-    async def more(self, count: int = 30) -> None:
-        target = len(self.codes) + count
-        await eventually(lambda: len(self.codes) >= target, "answers go on")
-
-    async def stop(self) -> set[int]:
-        self._done.set()
-        await asyncio.gather(*self._tasks)
-        return set(self.codes)
 
 
 @pytest.fixture
@@ -95,18 +73,18 @@ class Far:
         return {item.replica: item.state.value for item in report.routes}.get(name)
 
 
-async def test_the_loop_killed_loses_no_request_and_the_next_one_adopts(
-    rig: Rig, far: Far, client: httpx.AsyncClient
-) -> None:
+async def test_the_loop_killed_loses_no_request_and_the_next_one_adopts(rig: Rig, far: Far) -> None:
     first, second = await rig.replica(), await rig.replica()
     spec = service("demo", concurrency=2, max_request_wait_ms=5000)
-    far.driver.put(spec, replica("a", "demo", first.address), replica("b", "demo", second.address))
+    far.driver.put(spec, replica("a", "demo", first.address))
     far.driver.write()
     await far.start()
-    await far.put("a", "b")
+    await far.put("a")  # stands in the text; b joins at run time
+    far.driver.put(spec, replica("b", "demo", second.address))
+    await far.put("b")
     master = rig.haproxy.running()
     assert master is not None
-    load = Load(client, rig.score("demo"))
+    load = Load(rig.settings.port, "demo", b"sleep 0.02", clients=6)
     await load.more()
 
     for state_kept in (True, False):
@@ -223,11 +201,11 @@ async def test_a_configuration_that_haproxy_refuses_changes_nothing(rig: Rig) ->
 
 
 async def test_a_reload_loses_nothing_and_knows_what_the_old_worker_still_has(
-    rig: Rig, client: httpx.AsyncClient
+    rig: Rig,
 ) -> None:
     first, second = await serving(rig, count=2, concurrency=8, max_request_wait_ms=5000)
     assert rig.loop is not None
-    load = Load(client, rig.score("demo"))
+    load = Load(rig.settings.port, "demo", b"sleep 0.02", clients=6)
     async with httpx.AsyncClient(timeout=30) as other:
         long = asyncio.create_task(other.post(rig.score("demo"), content=b"sleep 3"))
         await eventually(lambda: first.now + second.now >= 1, "the long request inside")

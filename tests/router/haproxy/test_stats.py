@@ -30,7 +30,7 @@ srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_u
 srv_check_port srv_check_addr srv_agent_addr srv_agent_port
 6 be_0001 1 s1 127.0.0.1 2 0 1 1 1 6 3 1 6 0 0 0 - 21101 - 0 0 - - 0
 6 be_0001 2 s2 127.0.0.1 0 5 1 1 1 1 0 0 14 0 0 0 - 1 - 0 0 - - 0
-6 be_0001 3 s3 127.0.0.1 3 8 1 1 1 1 0 0 14 0 0 0 - 21103 - 0 0 - - 0
+6 be_0001 3 s3 127.0.0.1 3 12 1 1 1 1 0 0 14 0 0 0 - 21103 - 0 0 - - 0
 
 """
 
@@ -85,6 +85,14 @@ def test_servers_are_put_together_from_both_answers() -> None:
     )
     assert (s2.maintenance, s2.up, s2.used) == (True, False, 0)
     assert (s3.draining, s3.maintenance, s3.used) == (True, False, 4)
+
+
+def test_a_server_that_was_disabled_in_the_text_and_made_ready_is_ready() -> None:
+    """0x04 stays: taken for maintenance, a serving slot would be called free."""
+    joined = STATE.replace(" s1 127.0.0.1 2 0 1", " s1 127.0.0.1 2 4 1")
+    assert joined != STATE
+    s1 = stats.parse_servers(joined, CONN)["be_0001", "s1"]
+    assert (s1.maintenance, s1.draining, s1.up) == (False, False, True)
 
 
 def test_a_server_without_its_connections_is_not_idle_but_unreadable() -> None:
