@@ -49,7 +49,7 @@ class RegisterForm(forms.Form):
     )
     framework = forms.ChoiceField(
         required=False,
-        choices=[("", "Detect from the file names"), *Framework.choices],
+        choices=[("", "Detect from file names"), *Framework.choices],
         help_text="scikit-learn and ONNX models can be deployed without an entry script.",
     )
     framework_version = forms.CharField(

@@ -12,7 +12,7 @@
   const maxBytes = Number(form.dataset.maxBytes);
   const maxFiles = Number(form.dataset.maxFiles);
   const SHOWN = 200; // rows; more files than that are counted, not listed
-  const chosen = new Map(); // path -> File, in the order chosen
+  const chosen = new Map(); // path -> File, by path
   let rows = new Map(); // path -> <li>
   let sending = null; // the XMLHttpRequest under way
 
@@ -38,6 +38,10 @@
   // Choosing ---------------------------------------------------------------------------------------
   function add(files) {
     for (const [path, file] of files) chosen.set(path, file);
+    // a browser gives a folder's files in no order
+    const sorted = [...chosen].sort(([a], [b]) => a.localeCompare(b));
+    chosen.clear();
+    for (const [path, file] of sorted) chosen.set(path, file);
     if (files.length) showFilesErrors([]);
     draw();
   }
@@ -48,7 +52,9 @@
     list.replaceChildren();
     for (const [path, file] of [...chosen].slice(0, SHOWN)) {
       const row = template.cloneNode(true).firstElementChild;
-      row.querySelector(".file-path").textContent = path;
+      const cut = path.lastIndexOf("/") + 1;
+      row.querySelector(".file-folder").textContent = path.slice(0, cut);
+      row.querySelector(".file-name").textContent = path.slice(cut);
       row.querySelector(".file-path").title = path;
       row.querySelector(".file-size").textContent = bytes(file.size);
       const button = row.querySelector("button");
@@ -75,8 +81,8 @@
       if (hint) found.add(hint);
     }
     option.dataset.plain ??= option.textContent;
-    option.textContent = found.size === 1 ? `${option.dataset.plain}: ${[...found][0]}`
-      : chosen.size ? `${option.dataset.plain}: Custom` : option.dataset.plain;
+    const hint = found.size === 1 ? [...found][0] : "Custom";
+    option.textContent = chosen.size ? `Detected: ${hint}` : option.dataset.plain;
   }
   async function walk(entry, into) {
     if (entry.isFile) {
@@ -153,9 +159,10 @@
       return p;
     }));
   }
-  function showFailure(text) {
+  function showFailure(text, level = "error") {
     const box = $("failure");
     box.hidden = !text;
+    box.className = `alert alert-${level}`;
     box.querySelector("p").textContent = text;
   }
   function showErrors(answer) {
@@ -169,6 +176,12 @@
       first.focus?.();
       first.scrollIntoView({ block: "center" });
     } else $("files-error").scrollIntoView({ block: "center" });
+  }
+  function clearErrors() {
+    for (const old of $("fields").querySelectorAll(".field-error, .alert")) old.remove();
+    for (const field of $("fields").querySelectorAll(".has-error")) field.classList.remove("has-error");
+    for (const control of $("fields").querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
+    showFilesErrors([]);
   }
   const SIGNED_OUT = "You are signed out. Sign in in another tab, then press Register again; what you chose is kept here.";
   function refusal(status, text) {
@@ -236,6 +249,7 @@
     let recent = [[performance.now(), 0]]; // [when, bytes] of the last seconds
     let drawn = 0;
     let said = 0;
+    clearErrors();
     $("sending").hidden = false;
     $("sending-title").textContent = `Uploading ${version.name}, version ${version.version}`;
     $("sending-text").textContent = "";
@@ -270,14 +284,14 @@
       $("sending-text").textContent = `All ${bytes(total())} arrived. The portal puts the files into the store.`;
       $("cancel").hidden = true;
     });
-    const end = (text) => {
+    const end = (text, level) => {
       sending = null;
       busy(false);
       $("sending").hidden = true;
       for (const row of rows.values()) row.classList.remove("sent");
-      showFailure(text);
+      showFailure(text, level);
     };
-    xhr.addEventListener("abort", () => end("Cancelled. Nothing was registered."));
+    xhr.addEventListener("abort", () => end("Cancelled. Nothing was registered.", "info"));
     xhr.addEventListener("error", () =>
       end("The connection was lost, or a file was changed or removed while it was sent. Nothing was registered; try again."));
     xhr.addEventListener("load", () => {

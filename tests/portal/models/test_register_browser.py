@@ -70,7 +70,7 @@ def test_a_folder_is_registered_through_the_form(page, folder):
     page.get_by_label("Name").fill("vision")
     _choose_folder(page, folder)
     expect(page.locator("[data-summary]")).to_have_text("2 files, 15 B")
-    expect(page.get_by_label("Framework", exact=True)).to_contain_text("names: ONNX")
+    expect(page.get_by_label("Framework", exact=True)).to_contain_text("Detected: ONNX")
     page.get_by_role("button", name="Register").click()
     page.wait_for_url("**/models/vision/versions/1/")
     expect(page.locator(".toast")).to_contain_text("vision:1 is registered.")
