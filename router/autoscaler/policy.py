@@ -156,6 +156,9 @@ def _weigh(case: _Case, looked_at: float | None) -> Decision:
     load, scaling, state = case.load, case.limits.scaling, case.state
     seconds, standing = load.window.seconds, load.standing
     recent = [s for s in seconds if looked_at is not None and s.at + 1 > looked_at] or seconds[-1:]
+    recent = [s for s in recent if not s.cold]
+    if not recent:
+        return _cold(case)
     busiest = max(recent, key=lambda s: demand(s, state.service_seconds))
     wanted = needed(demand(busiest, state.service_seconds), case.limits)
     count = min(max(wanted, scaling.minimum), scaling.maximum)
@@ -185,6 +188,16 @@ def _weigh(case: _Case, looked_at: float | None) -> Decision:
     return case.keep(Code.STEADY, f"{case.figures}.")
 
 
+def _cold(case: _Case) -> Decision:
+    """No replica is ready: a slow start is not demand, and a fallen service is not idle."""
+    standing, rejected = case.load.standing, case.load.window.seconds[-1].rejected
+    figures = f"No replica is ready; {rejected} rejected, which says nothing about the load"
+    if standing.crashing and not standing.starting_since:
+        return case.keep(Code.CRASHING, f"{figures}. {standing.crashing} crash while starting.")
+    eta = _eta(standing, case.state, case.now)
+    return case.keep(Code.STARTING, f"{figures}; {len(standing.starting_since)} starting{eta}.")
+
+
 def _up(case: _Case, wanted: int, lost: int, coming: int) -> Decision:
     load, maximum, figures = case.load, case.limits.scaling.maximum, case.figures
     wanted = max(wanted, case.limits.scaling.minimum)
@@ -210,7 +223,8 @@ def _up(case: _Case, wanted: int, lost: int, coming: int) -> Decision:
 
 def _down(case: _Case) -> Decision:
     load, limits, state, now = case.load, case.limits, case.state, case.now
-    seconds, figures = load.window.seconds, case.figures
+    seconds = [s for s in load.window.seconds if not s.cold]
+    figures = case.figures
     peak = max(seconds, key=lambda s: demand(s, state.service_seconds))
     peak_demand = demand(peak, state.service_seconds)
     floor = max(needed(peak_demand * DOWN_MARGIN, limits), limits.scaling.minimum)

@@ -26,6 +26,8 @@ class Second:
     queued: float = 0.0  # requests waiting in the router, mean
     rejected: int = 0  # 503 in this second
     completed: int = 0  # requests that replicas finished with: answers, failures and time-outs
+    # No replica was ready at any router: whatever came was rejected, which says nothing about load.
+    cold: bool = False
 
 
 def second(samples: Sequence[Sample]) -> Second:
@@ -36,6 +38,7 @@ def second(samples: Sequence[Sample]) -> Second:
         queued=sum(sample.queued for sample in samples),
         rejected=sum(sample.rejected for sample in samples),
         completed=sum(sample.ok + sample.failures + sample.timeouts for sample in samples),
+        cold=not any(sample.ready for sample in samples),
     )
 
 

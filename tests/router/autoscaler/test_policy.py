@@ -198,6 +198,33 @@ class TestCrashing:
         decision = decide(given, LIMITS, State(), NOW)
         assert (decision.code, decision.replicas, decision.news) == (Code.CRASHING, 3, True)
 
+    def test_what_is_rejected_before_the_first_replica_is_ready_is_not_demand(self) -> None:
+        cold = replace(second(rejected=40), cold=True)
+        given = load(Window((replace(cold, at=int(NOW) - 1),)), 1, ready=0, starting=1)
+        decision = decide(given, LIMITS, State(), NOW)
+        assert (decision.code, decision.replicas) == (Code.STARTING, 1)
+        assert "40 rejected, which says nothing about the load; 1 starting" in decision.reason
+
+    def test_once_the_first_is_ready_the_rejections_before_it_still_do_not_count(self) -> None:
+        cold = replace(second(rejected=40), cold=True, at=int(NOW) - 2)
+        warm = Second(int(NOW) - 1, busy=1, queued=1)
+        decision = decide(load(Window((cold, warm)), 1), LIMITS, State(looked_at=NOW - 1), NOW)
+        assert (decision.code, decision.replicas) == (Code.UP, 3)
+
+    def test_a_service_whose_replicas_all_fell_is_not_idle(self) -> None:
+        steady = minute(busy=8)
+        fallen = tuple(replace(item, cold=True, busy=0.0) for item in steady.seconds)
+        given = load(Window(fallen), 12, ready=0, crashing=12)
+        decision = decide(given, LIMITS, State(), NOW)
+        assert (decision.code, decision.replicas) == (Code.CRASHING, 12)
+
+    def test_seconds_without_a_ready_replica_do_not_count_as_measured_for_going_down(self) -> None:
+        steady = minute(busy=1)
+        half = tuple(replace(item, cold=True) for item in steady.seconds[:30])
+        given = load(Window((*half, *steady.seconds[30:])), 10)
+        decision = decide(given, LIMITS, State(), NOW)
+        assert (decision.code, decision.replicas) == (Code.HOLDING, 10)
+
     @pytest.mark.parametrize(("age", "expected"), [(60.0, 3), (60.1, 4)])
     def test_an_overdue_start_is_not_waited_for(self, age: float, expected: int) -> None:
         given = Load(3, Standing(ready=2, starting_since=(NOW - age,)), minute(busy=2))

@@ -11,9 +11,15 @@ def replica(name: str, phase: Phase, **kwargs: object) -> Replica:
     return Replica(name, "s", "default", 1, phase, **kwargs)  # type: ignore[arg-type]
 
 
+def test_a_second_without_a_ready_replica_at_any_router_is_cold() -> None:
+    none, one = Sample(5, "s", "v", rejected=9), Sample(5, "s", "v", rejected=9, ready=1)
+    assert second([none, none]).cold
+    assert not second([none, one]).cold
+
+
 def test_samples_of_several_routers_add_up() -> None:
     one = Sample(5, "s", "v", ok=3, failures=1, timeouts=1, rejected=2, busy=1.5, queued=0.5)
-    two = Sample(5, "s", "v", ok=2, busy=2.0, client_errors=9)
+    two = Sample(5, "s", "v", ok=2, busy=2.0, client_errors=9, ready=1)
     assert second([one, two]) == Second(5, 3.5, 0.5, 2, 7)
 
 
