@@ -52,7 +52,7 @@ class World:
                 "redis-server", "--port", "0", "--save", "", "--appendonly", "no",
                 "--unixsocket", str(self.home / "run" / "redis.sock"), "--dir", str(self.home),
             ],
-            "worker": [sys.executable, "manage.py", "rqworker", "default"],
+            "worker": [sys.executable, "manage.py", "rqworker", "default", "--skip-checks"],
             "controller": [sys.executable, "manage.py", "run_controller", "--period", "0.3"],
             "agent": [sys.executable, "manage.py", "run_agent", "local"],
         }  # fmt: skip

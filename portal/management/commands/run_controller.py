@@ -30,6 +30,7 @@ _LATE = 2.0
 
 class Command(BaseCommand):
     help = "Follow rollouts, show the states of services, collect the routers' telemetry."
+    requires_system_checks = []  # they load every page; a restart should take no longer than it must
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
