@@ -208,8 +208,12 @@
   function wanted() {
     const topics = new Set(listeners.keys());
     for (const part of parts()) for (const topic of topicsOf(part)) topics.add(topic);
-    return [...topics].sort();
+    // The socket takes 200 topics: a longer page listens to all of each kind.
+    if (topics.size <= 200) return [...topics].sort();
+    return [...new Set([...topics].map((topic) => `${topic.split(":")[0]}:*`))].sort();
   }
+  const concerns = (topic, news) =>
+    news === null || topic === news || (news.endsWith(":*") && topic.startsWith(news.slice(0, -1)));
   const WORDS = { live: "Live", connecting: "Connecting…", polling: "Live connection lost; reading every 5 s", offline: "Signed out; reload the page" };
   function show(next) {
     state = next;
@@ -246,10 +250,11 @@
     }
   }
   let soon = 0;
+  /** `topic` null: everything may have changed. */
   function news(topic) {
-    for (const part of parts()) if (topic === null || topicsOf(part).includes(topic)) dirty.add(part);
+    for (const part of parts()) if (topicsOf(part).some((one) => concerns(one, topic))) dirty.add(part);
     for (const [name, functions] of listeners)
-      if (topic === null || name === topic) for (const run of functions) run(topic);
+      if (concerns(name, topic)) for (const run of functions) run(topic);
     if (!soon) soon = setTimeout(() => { soon = 0; refresh(); }, 120);
   }
   function subscribe() {
