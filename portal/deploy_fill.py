@@ -11,7 +11,7 @@ from django.utils.datastructures import MultiValueDict
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput
 from deployments.services import config, inference
-from portal.forms.services import AUTOSCALE, ENTRY_SCRIPT, FIXED, DeployForm
+from portal.forms.deploy import AUTOSCALE, ENTRY_SCRIPT, FIXED, DeployForm
 
 _LARGEST = 256 * 1024  # bytes of one of these files
 _SECRETS = ("primary_key", "secondary_key")

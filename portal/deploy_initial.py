@@ -11,8 +11,8 @@ from deployments.services.config import DEFAULTS
 from deployments.services.models import Revision, Service
 from deployments.services.specs import config_of
 from portal.deploy_plan import MADE_FOR
+from portal.forms.deploy import AUTOSCALE, EDITOR, ENTRY_SCRIPT, FIXED, KEPT, NO_CODE
 from portal.forms.fields import split_version, versions_named
-from portal.forms.services import AUTOSCALE, EDITOR, ENTRY_SCRIPT, FIXED, KEPT, NO_CODE
 from portal.project_source import Kept
 from portal.score_templates import SCIKIT_LEARN, for_framework
 

@@ -11,7 +11,7 @@ from deployments.registry.models import Framework, ModelVersion
 from deployments.services import fits
 from deployments.services.config import DEFAULTS, DeploymentConfig, replicas_needed
 from deployments.services.models import Service
-from portal.forms.services import EDITOR, ENTRY_SCRIPT, DeployForm
+from portal.forms.deploy import EDITOR, ENTRY_SCRIPT, DeployForm
 
 # Frameworks an environment is made for when none is chosen.
 MADE_FOR = (Framework.SCIKIT_LEARN.value, Framework.ONNX.value)

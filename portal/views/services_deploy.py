@@ -19,17 +19,16 @@ from portal.access import person, requires
 from portal.deploy_fill import read_files
 from portal.deploy_initial import of_model, of_revision
 from portal.deploy_plan import MADE_FOR, capacity_of, misfits_of, plan_of
-from portal.forms.fields import split_version, versions_named
-from portal.forms.services import (
+from portal.forms.deploy import (
     EDITOR,
     ENTRY_SCRIPT,
     KEPT,
     UPLOAD,
-    AccessForm,
     CapacityForm,
-    DeleteForm,
     DeployForm,
 )
+from portal.forms.services import AccessForm, DeleteForm
+from portal.model_choices import choices
 from portal.models import Role
 from portal.project_source import Kept
 from portal.score_templates import TEMPLATES
@@ -37,7 +36,6 @@ from portal.views.services_shared import get_service, page
 
 # What a room calls a field, and what the form calls it.
 _FIELDS = {"model_versions": "models", "source": "archive"}
-_CHOICES = 30  # model versions shown at once; the search finds the others
 
 
 @requires(Role.DEPLOYER)
@@ -236,7 +234,7 @@ def _form_context(
         "kept": kept,
         "templates": TEMPLATES,
         "capacity_form": CapacityForm(),
-        **_choices("", chosen),
+        **choices("", chosen),
         **more,
     }
 
@@ -246,31 +244,10 @@ def _chosen(form: DeployForm) -> list[str]:
     return [str(item) for item in value]
 
 
-def _choices(query: str, chosen: list[str]) -> dict[str, Any]:
-    """The chosen versions first, in their order, then the most recent that match."""
-    pairs = [pair for pair in map(split_version, chosen) if pair is not None]
-    found = versions_named(pairs)
-    selected = [found[pair] for pair in pairs if pair in found]
-    others = ModelVersion.objects.select_related("model").exclude(
-        pk__in=[row.pk for row in selected]
-    )
-    name, _, version = query.partition(":")
-    others = others.filter(model__name__icontains=name.strip())
-    if version.isascii() and version.isdigit():
-        others = others.filter(version=int(version[:9]))
-    rows = list(others.order_by("-created_at", "-pk")[: _CHOICES + 1])
-    return {
-        "selected_models": selected,
-        "other_models": rows[:_CHOICES],
-        "more_models": len(rows) > _CHOICES,
-        "model_query": query,
-    }
-
-
 @requires(Role.DEPLOYER)
 @require_GET
 def model_choices(request: HttpRequest) -> HttpResponse:
-    context = _choices(request.GET.get("model_query", "")[:300], request.GET.getlist("models"))
+    context = choices(request.GET.get("model_query", "")[:300], request.GET.getlist("models"))
     return render(request, "services/_model_choices.html", context)
 
 
