@@ -82,7 +82,7 @@ else:
     DATABASES = {
         "default": {
             "ENGINE": "django.db.backends.sqlite3",
-            "NAME": HOME.root / "db.sqlite3",
+            "NAME": str(HOME.root / "db.sqlite3"),
             "OPTIONS": {
                 # Five processes share the file: writers queue up instead of failing half-way.
                 "transaction_mode": "IMMEDIATE",
