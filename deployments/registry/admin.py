@@ -34,16 +34,16 @@ class ReadOnly:
 
 class VersionsInline(ReadOnly, admin.TabularInline):
     model = ModelVersion
-    fields = readonly_fields = [
+    fields = readonly_fields = (
         "version", "framework", "framework_version", "size", "file_count", "created_at",
-    ]  # fmt: skip
+    )  # fmt: skip
     show_change_link = True
     ordering = ["-version"]
 
 
 class FilesInline(ReadOnly, admin.TabularInline):
     model = ModelFile
-    fields = readonly_fields = ["path", "blob", "size"]
+    fields = readonly_fields = ("path", "blob", "size")
     max_num = 200
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ModelFile]:

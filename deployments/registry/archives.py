@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 from deployments.errors import InvalidInput
 
-LONGEST_PATH = 1024  # characters, the column's room
+# bytes; a longer one would not fit into the 1,024 bytes that Django reads of an upload's part headers
+LONGEST_PATH = 800
 LONGEST_NAME = 255  # bytes of one part, what file systems take
 _CHUNK = 1 << 20
 _ENCRYPTED = 0x1
@@ -43,8 +44,8 @@ def safe_relative_path(text: str) -> str:
     if any(len(part.encode()) > LONGEST_NAME for part in parts):
         raise InvalidInput(f"The path {shown} has a name longer than {LONGEST_NAME} bytes.")
     path = "/".join(parts)
-    if len(path) > LONGEST_PATH:
-        raise InvalidInput(f"The path {shown} is longer than {LONGEST_PATH} characters.")
+    if len(path.encode()) > LONGEST_PATH:
+        raise InvalidInput(f"The path {shown} is longer than {LONGEST_PATH} bytes.")
     return path
 
 

@@ -11,6 +11,7 @@ import pytest
 from django.http import HttpRequest
 from django.test import RequestFactory
 
+from deployments.registry.archives import LONGEST_PATH
 from portal import uploads
 
 _BOUNDARY = "b0undary"
@@ -18,7 +19,10 @@ _BOUNDARY = "b0undary"
 
 def _part(name, data, filename=None):
     disposition = f'form-data; name="{name}"' + (f'; filename="{filename}"' if filename else "")
-    head = f"--{_BOUNDARY}\r\nContent-Disposition: {disposition}\r\n\r\n"
+    head = f"--{_BOUNDARY}\r\nContent-Disposition: {disposition}\r\n"
+    if filename:  # as long as a browser's
+        head += f"Content-Type: application/{'x' * 70}\r\n"
+    head += "\r\n"
     return head.encode() + data + b"\r\n"
 
 
@@ -66,6 +70,14 @@ def test_a_folder_keeps_its_paths():
     files = request.FILES.getlist("files")
     assert [file.relative_path for file in files] == ["m/a/x", "m/b/x", "y"]
     assert [file.name for file in files] == ["x", "x", "y"]
+    request.close()
+
+
+def test_the_longest_path_that_is_allowed_arrives():
+    path = "/".join(["a" * 199] * 4)
+    assert len(path) == LONGEST_PATH - 1
+    request = _request(_part("files", b"1", path + "b"))
+    assert request.FILES["files"].relative_path == path + "b"
     request.close()
 
 
