@@ -29,6 +29,9 @@ from portal.log_merge import Line, Part, merge, plain
 PAGE = 2000  # lines of a page, at most
 _FEWEST = 100  # lines read of one log at a time, at least
 _LONGEST_CURSOR = 64 * 1024
+# A log that is not listed for a moment (it is being moved) must not begin anew when it is back, so its
+# place is kept; with this many, those of logs that are gone are forgotten.
+_MOST_POSITIONS = 300
 _HASH = re.compile(r"^[0-9a-f]{64}$")
 
 
@@ -92,8 +95,10 @@ def read_page(source: str, cursor: str = "", limit: int = PAGE) -> Page:
     finished = all(
         part.ended and count == len(part.lines) for part, count in zip(parts, taken, strict=True)
     )
-    known = {log.key for log in logs}
-    return Page(merged, _encode({key: at for key, at in after.items() if key in known}), finished)
+    if len(after) > _MOST_POSITIONS:
+        known = {log.key for log in logs}
+        after = {key: at for key, at in after.items() if key in known}
+    return Page(merged, _encode(after), finished)
 
 
 def topics(source: str) -> list[str]:

@@ -7,6 +7,7 @@ from deployments import logstore
 from deployments.environments.changes import create_environment
 from deployments.errors import InvalidInput, NotFound, Unavailable
 from deployments.services.models import Service
+from portal import log_sources
 from portal.log_sources import read_page
 from tests.portal.logs.conftest import FakeDriver, deploy, write
 
@@ -77,6 +78,32 @@ def test_a_deployment_that_was_followed_is_read_to_its_end_when_a_newer_one_begi
     write(deploy(service), "new 1", at=3)
     page = read_page("service:diabetes", cursor)
     assert [line.text for line in page.lines] == ["old 2", "new 1"]
+
+
+def test_a_replica_that_is_not_listed_for_a_moment_is_not_read_again(
+    service: Service, driver: FakeDriver
+) -> None:
+    driver.say("a", 1, "one")
+    cursor = read_page("service:diabetes").cursor
+    away = driver.lines.pop("a")
+    cursor = read_page("service:diabetes", cursor).cursor
+    driver.lines["a"] = away
+    driver.say("a", 2, "two")
+    assert [line.text for line in read_page("service:diabetes", cursor).lines] == ["two"]
+
+
+def test_places_of_logs_that_are_gone_are_forgotten_when_there_are_too_many(
+    service: Service, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_sources, "_MOST_POSITIONS", 3)
+    cursor = ""
+    for number in range(20):
+        driver.lines = {}
+        driver.say(f"replica-{number}", number, f"line {number}")
+        page = read_page("service:diabetes", cursor)
+        assert [line.text for line in page.lines] == [f"line {number}"]
+        cursor = page.cursor
+    assert len(cursor) < 300
 
 
 def test_another_services_deployment_cannot_be_read_by_a_made_up_cursor(
