@@ -82,7 +82,7 @@ class HashedUpload(UploadedFile):
 
     @property
     def closed(self) -> bool:
-        return self._opened is None or self._opened.closed
+        return False  # it opens when it is read
 
     def open(self, mode: str | None = None, *args: Any, **kwargs: Any) -> "HashedUpload":
         """Back to the first byte."""

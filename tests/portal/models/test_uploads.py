@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,18 @@ def test_path_tricks_arrive_as_they_came_for_the_registry_to_judge():
     request = _request(_part("files", b"1", "../../etc/passwd"))
     assert request.FILES["files"].relative_path == "../../etc/passwd"
     assert request.FILES["files"].name == "passwd"
+    request.close()
+
+
+def test_an_upload_reads_as_any_file_does():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a", b"1")
+    request = _request(_part("source", buffer.getvalue(), "source.zip"))
+    file = request.FILES["source"]
+    assert (file.readable(), file.seekable()) == (True, True)
+    assert zipfile.ZipFile(file).read("a") == b"1"
+    assert file.open().read(2) == b"PK"
     request.close()
 
 
