@@ -41,7 +41,8 @@ def scoring_venv() -> Path:
     venv = Path(tempfile.gettempdir()) / f"slipway-tests-{os.getuid()}-scoring-1.5.1"
     venv.mkdir(mode=0o700, exist_ok=True)
     built = venv / ".built"
-    with (venv / ".lock").open("w") as lock:
+    # Beside the environment: uv locks a file `.lock` inside it by itself.
+    with venv.with_name(f"{venv.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not built.exists():
             uv = find_uv_bin()

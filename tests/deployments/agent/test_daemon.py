@@ -273,8 +273,12 @@ def test_an_init_that_fails_is_told_with_its_traceback_and_tried_again_later(clu
     assert again.id == crashed.id
     cluster.driver.remove("broken")
     cluster.until("broken", lambda found: not found)
-    assert (cluster.driver.folder.gone / crashed.id / "log").is_dir()
-    assert not (cluster.driver.folder.gone / crashed.id / "work").exists()
+    gone = cluster.driver.folder.gone / crashed.id
+    until = time.monotonic() + 5
+    while (gone / "work").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not (gone / "work").exists()
+    assert (gone / "log").is_dir()
 
 
 def test_an_update_starts_the_new_one_before_the_old_one_goes(cluster):
