@@ -83,7 +83,9 @@
 
     matches(text) {
       this.pattern.lastIndex = 0;
-      return this.pattern.test(text);
+      const found = this.pattern.test(text);
+      this.pattern.lastIndex = 0; // where the next search with it begins
+      return found;
     }
 
     rows(text) {
