@@ -1,0 +1,131 @@
+"""The chart in a real browser: drawn inside the content policy, live by appending, marks that open rows."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from deployments.services.models import Service
+from portal.models import User
+from router.telemetry.models import Decision, Series
+from tests.portal.metrics.conftest import measure
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+# Points of the first line, and whether it has a gap.
+DRAWN = "() => document.getElementById('chart').data?.[0].y.length ?? 0"
+MORE = "(least) => (document.getElementById('chart').data?.[0].y.length ?? 0) > least"
+FEWER = "(most) => document.getElementById('chart').data[0].y.length < most"
+GAPS = "() => document.getElementById('chart').data[0].y.filter((y) => y === null).length"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # Playwright's own loop runs in this thread; the rows are read by the tests, not by the loop.
+    with pytest.MonkeyPatch.context() as environ, sync_playwright() as playwright:
+        environ.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        chromium = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, live_server: Any, viewer: User) -> Iterator[Page]:
+    """A tab in which Vera is signed in. Fails on any script error or refused inline code."""
+    client = Client()
+    client.force_login(viewer)
+    session = client.cookies[settings.SESSION_COOKIE_NAME].value
+    complaints: list[str] = []
+    context = browser.new_context(base_url=live_server.url)
+    context.set_default_timeout(20_000)
+    context.add_cookies(
+        [{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url}]
+    )
+    tab = context.new_page()
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on(
+        "console",
+        lambda message: (
+            complaints.append(message.text) if "Content Security Policy" in message.text else None
+        ),
+    )
+    yield tab
+    context.close()
+    assert complaints == []
+
+
+def test_new_seconds_are_appended_without_a_page_load(page: Page, measured: Series) -> None:
+    page.goto("/services/diabetes/metrics/?range=5m")
+    page.wait_for_function(MORE, arg=100)
+    assert page.evaluate(GAPS) >= 1
+    before = page.evaluate(DRAWN)
+    page.evaluate("window.stayed = true")
+    # there is no websocket at this test server: the page reads again every 5 seconds
+    with page.expect_request(lambda request: "after=" in request.url):
+        measure(measured, int(time.time()) + 1)
+    page.wait_for_function(MORE, arg=before)
+    assert page.evaluate("window.stayed") is True
+
+
+def test_a_click_on_a_mark_opens_its_decision(
+    page: Page, measured: Series, ledger: list[Decision]
+) -> None:
+    # so far down the ledger that its row is not on the page yet
+    now = time.time()
+    Decision.objects.bulk_create(
+        [
+            Decision(
+                series=measured, at=now - 40 + i / 10, before=2, after=2, code="holding",
+                reason="Holding.", applied=False,
+            )
+            for i in range(40)
+        ]
+    )  # fmt: skip
+    page.goto("/services/diabetes/metrics/?range=5m")
+    row = page.locator(f"#decision-{ledger[0].pk}")
+    expect(row).to_have_count(0)
+    page.wait_for_function(MORE, arg=100)
+    # Plotly takes the mouse on a layer above the marks, and picks what it has hovered
+    box = page.locator("#chart .scatterlayer .trace .points path").first.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    expect(page.locator("#chart .hoverlayer")).to_contain_text("3 queued")
+    page.mouse.click(x, y)
+    expect(row).to_have_attribute("open", "")
+    expect(row).to_contain_text("All 2 were ready after")
+
+
+def test_the_range_is_chosen_by_keyboard_without_a_page_load(page: Page, measured: Series) -> None:
+    page.goto("/services/diabetes/metrics/?range=5m")
+    page.wait_for_function(MORE, arg=100)
+    page.evaluate("window.stayed = true")
+    page.locator("[data-range='1h']").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(FEWER, arg=100)
+    assert page.url.endswith("?range=1h")
+    assert page.locator("[aria-label=Range] [aria-current]").inner_text() == "1 h"
+    assert page.evaluate("window.stayed") is True
+    assert page.locator("[data-chart-csv]").get_attribute("href").endswith("data.csv?range=1h")
+    page.go_back()
+    page.wait_for_function(MORE, arg=100)
+
+
+def test_nothing_measured_says_what_to_do(page: Page, service: Service) -> None:
+    page.goto("/services/diabetes/metrics/")
+    expect(page.get_by_text("Nothing was measured in this range")).to_be_visible()
+    expect(page.get_by_role("link", name="Send a request")).to_be_visible()
+
+
+def test_a_picture_can_be_had(page: Page, measured: Series) -> None:
+    page.goto("/services/diabetes/metrics/?range=30m")
+    page.wait_for_function(MORE, arg=5)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="PNG").click()
+    assert download.value.suggested_filename == "diabetes-30m.png"

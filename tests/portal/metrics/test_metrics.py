@@ -1,0 +1,213 @@
+"""The Metrics tab: who may look, the chart's data, the CSV, the ledger in words."""
+
+import csv
+import io
+import json
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import Client
+
+from deployments.services.models import Service
+from portal.models import User
+from router.telemetry.models import Decision, Series
+from tests.portal.metrics.conftest import measure
+
+PAGES = ("metrics/", "metrics/data/", "metrics/data.csv", "decisions/")
+
+
+@pytest.fixture
+def vera(client: Client, viewer: User) -> Client:
+    client.force_login(viewer)
+    return client
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_viewer_may_look(vera: Client, service: Service, page: str) -> None:
+    assert vera.get(f"/services/diabetes/{page}").status_code == 200
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_stranger_may_not(client: Client, service: Service, page: str) -> None:
+    answer = client.get(f"/services/diabetes/{page}")
+    assert (answer.status_code, answer["Location"].split("?")[0]) == (302, "/login/")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_person_who_was_deactivated_may_not(
+    vera: Client, viewer: User, service: Service, page: str
+) -> None:
+    viewer.is_active = False
+    viewer.save(update_fields=["is_active"])
+    assert vera.get(f"/services/diabetes/{page}").status_code in (302, 403)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_unknown_service_is_not_found(vera: Client, db: None, page: str) -> None:
+    assert vera.get(f"/services/nobody/{page}").status_code == 404
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_posted_here(vera: Client, service: Service, page: str) -> None:
+    assert vera.post(f"/services/diabetes/{page}").status_code == 405
+
+
+class TestPage:
+    def test_opens_at_the_range_of_its_address(self, vera: Client, service: Service) -> None:
+        page = vera.get("/services/diabetes/metrics/?range=24h").content.decode()
+        assert 'data-range="24h" aria-current="true"' in page
+        ranges = page.split('aria-label="Range"')[1].split("</nav>")[0]
+        assert ranges.count("aria-current") == 1
+
+    @pytest.mark.parametrize("query", ["", "?range=", "?range=9y"])
+    def test_opens_at_half_an_hour_otherwise(
+        self, vera: Client, service: Service, query: str
+    ) -> None:
+        page = vera.get(f"/services/diabetes/metrics/{query}").content.decode()
+        assert 'data-range="30m" aria-current="true"' in page
+
+    def test_says_so_when_there_is_no_decision_yet(self, vera: Client, service: Service) -> None:
+        assert "No decisions yet" in vera.get("/services/diabetes/metrics/").content.decode()
+
+    def test_plotly_finds_what_keeps_it_inside_the_content_policy(self) -> None:
+        """Its map part writes a style element unless one with this id is there."""
+        page = (Path(settings.CHECKOUT) / "templates/metrics/metrics.html").read_text()
+        marker = page.split('<meta id="')[1].split('"')[0]
+        script = (files("plotly") / "package_data/plotly.min.js").read_text(encoding="utf-8")
+        assert f'document.getElementById("{marker}")' in script
+        assert "plotly.js-style-" in script
+
+
+class TestData:
+    def get(self, client: Client, query: str) -> dict[str, Any]:
+        answer = client.get(f"/services/diabetes/metrics/data/?{query}")
+        assert answer["Cache-Control"] == "no-store"
+        return json.loads(answer.content)
+
+    def test_has_columns_a_gap_and_marks(
+        self, vera: Client, measured: Series, ledger: list[Decision]
+    ) -> None:
+        body = self.get(vera, "range=5m")
+        assert (body["range"], body["step"]) == ("5m", 1)
+        assert len(body["x"]) == 120 - 10 + 1
+        assert body["columns"]["ok"].count(None) == 1
+        assert body["columns"]["p95"][0] == pytest.approx(49, abs=1)
+        up, prevented = body["decisions"]
+        assert (up["id"], up["direction"], up["after"]) == (ledger[0].pk, "up", 2)
+        assert prevented["direction"] == "prevented"
+
+    def test_only_what_is_new_comes_after_what_is_there(
+        self, vera: Client, measured: Series, ledger: list[Decision]
+    ) -> None:
+        first = self.get(vera, "range=5m")
+        measure(measured, first["newest"] + 1, ok=7)
+        last = ledger[-1].pk
+        body = self.get(vera, f"range=5m&after={first['newest']}&decision={last}")
+        assert body["columns"]["ok"] == [7]
+        assert body["decisions"] == []
+        assert body["newest"] == first["newest"] + 1
+
+    def test_nothing_new_is_nothing_drawn_anew(self, vera: Client, measured: Series) -> None:
+        first = self.get(vera, "range=5m")
+        body = self.get(vera, f"range=5m&after={first['newest']}")
+        assert (body["x"], body["newest"]) == ([], first["newest"])
+
+    def test_times_are_in_the_portals_zone(
+        self, vera: Client, measured: Series, settings: Any
+    ) -> None:
+        before = self.get(vera, "range=5m")["end"]
+        settings.TIME_ZONE = "Asia/Tokyo"
+        after = self.get(vera, "range=5m")["end"]
+        assert (int(after[11:13]) - int(before[11:13])) % 24 in (9, 10)
+
+    @pytest.mark.parametrize("query", ["range=9y", "range=5m&after=x", "after=-1"])
+    def test_a_query_that_means_nothing_is_refused(
+        self, vera: Client, service: Service, query: str
+    ) -> None:
+        assert vera.get(f"/services/diabetes/metrics/data/?{query}").status_code == 400
+
+    def test_any_range_takes_few_queries(
+        self, vera: Client, measured: Series, django_assert_max_num_queries: Any
+    ) -> None:
+        for key in ("5m", "24h", "30d"):
+            with django_assert_max_num_queries(12):
+                self.get(vera, f"range={key}")
+
+
+class TestCsv:
+    def test_has_the_charts_figures_without_the_gaps(self, vera: Client, measured: Series) -> None:
+        answer = vera.get("/services/diabetes/metrics/data.csv?range=5m")
+        assert answer["Content-Disposition"] == 'attachment; filename="diabetes-5m.csv"'
+        rows = list(csv.DictReader(io.StringIO(answer.content.decode())))
+        assert len(rows) == 110
+        assert rows[0]["time"].endswith("Z")
+        assert (rows[0]["ok"], rows[0]["ready"]) == ("4.0", "2.0")
+
+    def test_an_unknown_range_is_refused(self, vera: Client, service: Service) -> None:
+        assert vera.get("/services/diabetes/metrics/data.csv?range=9y").status_code == 400
+
+
+class TestLedger:
+    def get(self, client: Client, query: str = "") -> str:
+        return client.get(f"/services/diabetes/decisions/{query}").content.decode()
+
+    def test_says_what_happened_why_and_what_came_of_it(
+        self, vera: Client, ledger: list[Decision]
+    ) -> None:
+        page = self.get(vera)
+        assert "1 → 2" in page
+        assert "1 busy + 3 queued on 1 slot is 400 %, target 70 %: 2 wanted." in page
+        assert "All 2 were ready after 10 s." in page
+        assert "<dt>room in the cluster for</dt><dd>unknown</dd>" in page
+
+    def test_a_reason_is_text(self, vera: Client, ledger: list[Decision]) -> None:
+        assert "the limit is &lt;2&gt; replicas" in self.get(vera)
+
+    @pytest.mark.parametrize(
+        ("query", "changes", "prevented"),
+        [("", True, True), ("?show=changes", True, False), ("?show=prevented", False, True)],
+    )
+    def test_is_filtered(
+        self, vera: Client, ledger: list[Decision], query: str, changes: bool, prevented: bool
+    ) -> None:
+        page = self.get(vera, query)
+        assert (f"decision-{ledger[0].pk}" in page) is changes
+        assert (f"decision-{ledger[1].pk}" in page) is prevented
+
+    def many(self, series: Series, count: int) -> list[Decision]:
+        start = time.time() - 1000
+        return Decision.objects.bulk_create(
+            [
+                Decision(
+                    series=series, at=start + i, before=i, after=i + 1, code="up", reason=f"No. {i}.",
+                    applied=True,
+                )
+                for i in range(count)
+            ]
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(("count", "more"), [(25, False), (26, True)])
+    def test_goes_on_below(self, vera: Client, series: Series, count: int, more: bool) -> None:
+        rows = self.many(series, count)
+        page = self.get(vera)
+        assert ("Older decisions" in page) is more
+        older = self.get(vera, f"?before={rows[-25].pk}")
+        assert ("No. 0." in older) is more
+        assert "<section" not in older
+
+    def test_the_one_that_was_clicked_is_there_and_open(self, vera: Client, series: Series) -> None:
+        rows = self.many(series, 80)
+        page = self.get(vera, f"?open={rows[10].pk}")
+        assert f'id="decision-{rows[10].pk}" open' in page
+        assert page.count(" open>") == 1
+
+    def test_takes_few_queries(
+        self, vera: Client, series: Series, django_assert_max_num_queries: Any
+    ) -> None:
+        self.many(series, 60)
+        with django_assert_max_num_queries(6):
+            self.get(vera)
