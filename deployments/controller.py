@@ -80,12 +80,13 @@ class Controller:
         self._clock = clock
         self._unseen: set[str] = set()
         self._drifted: set[int] = set()
+        self._queue_away = False
         self._capacity_at: dict[str, float] = {}
         self._pruned_at = clock()
 
     def cycle(self) -> Outcome:
         """Look at everything once. An error of one service or cluster does not stop the others."""
-        requeued = upkeep.requeue_lost(timezone.now())
+        requeued = self._requeue()
         clusters = list(Cluster.objects.select_related("sku"))
         rolling = 0
         for cluster in clusters:
@@ -96,7 +97,18 @@ class Controller:
         if self._clock() - self._pruned_at >= _PRUNE_EVERY:
             self._pruned_at = self._clock()
             upkeep.prune(timezone.now())
-        return Outcome(len(clusters), tuple(sorted(self._unseen)), rolling, len(requeued))
+        return Outcome(len(clusters), tuple(sorted(self._unseen)), rolling, requeued)
+
+    def _requeue(self) -> int:
+        try:
+            found = upkeep.requeue_lost(timezone.now())
+        except SlipwayError as error:
+            if not self._queue_away:
+                self._queue_away = True
+                log.warning("%s", error.message)
+            return 0
+        self._queue_away = False
+        return len(found)
 
     def _cluster(self, cluster: Cluster) -> int:
         """How many rollouts it has."""

@@ -7,6 +7,7 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from deployments.claims import known_dead
+from deployments.errors import Unavailable
 from deployments.queue import enqueue_deployment, queued_deployments
 from deployments.registry.blobs import remove_unreferenced
 from deployments.services.models import Deployment, DeploymentState
@@ -19,7 +20,10 @@ _LOG_WITHOUT_ROW = timedelta(days=7)
 
 
 def requeue_lost(now: datetime) -> list[int]:
-    """Queue the deployments again that nobody works on and no job waits for. Returns their ids."""
+    """Queue the deployments again that nobody works on and no job waits for. Returns their ids.
+
+    Raises Unavailable while the job queue cannot be asked.
+    """
     unfinished = list(
         Deployment.objects.filter(state__in=[DeploymentState.QUEUED, DeploymentState.RUNNING]).only(
             "pk", "state", "created_at", "claimed_by", "claimed_until"
@@ -31,8 +35,9 @@ def requeue_lost(now: datetime) -> list[int]:
     try:
         waiting = queued_deployments()
     except (RedisError, OSError) as error:
-        log.warning("lost deployments %s wait for the job queue: %s", lost, error)
-        return []
+        raise Unavailable(
+            f"The job queue cannot be reached ({error}); deployments {lost} wait for it."
+        ) from error
     found = [pk for pk in lost if pk not in waiting]
     for pk in found:
         log.info("deployment %s has nobody who works on it; its job is queued again", pk)

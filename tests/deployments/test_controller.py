@@ -321,6 +321,24 @@ def test_what_nobody_works_on_is_queued_again(
     assert queued == ([deployment.pk] if lost else [])
 
 
+def test_a_queue_that_is_away_is_said_once_and_stops_nothing(
+    applied, request_for, controller, fake, monkeypatch, caplog
+):
+    waiting = changes.deploy(None, request_for("waiting"))
+    Deployment.objects.filter(pk=waiting.pk).update(created_at=timezone.now() - timedelta(hours=1))
+
+    def gone():
+        raise ConnectionRefusedError("no socket")
+
+    monkeypatch.setattr(upkeep, "queued_deployments", gone)
+    fake.show("diabetes", 1)
+    controller.cycle()
+    controller.cycle()
+    assert [r.levelname for r in caplog.records if "job queue" in r.getMessage()] == ["WARNING"]
+    applied.refresh_from_db()
+    assert applied.state == "succeeded"
+
+
 def test_logs_without_a_deployment_are_removed_after_a_while(applied, settings):
     folder = settings.HOME.logs / "deployments"
     (folder / "999999.jsonl").write_text("")
