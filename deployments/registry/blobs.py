@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.db import models, transaction
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from deployments.errors import InvalidInput, NotFound, Unavailable
@@ -148,14 +149,19 @@ def release(held: Iterable[Blob]) -> None:
         Blob.objects.filter(holds).update(held_until=None)
 
 
-def remove_unreferenced(now: datetime, among: Iterable[str] = ()) -> int:
+def remove_unreferenced(now: datetime, among: Iterable[str] | None = None) -> int:
     """Remove contents that nothing refers to and nobody holds, and return how many.
 
-    Looks at the SHA-256s in `among`, which somebody has just stopped referring to, and at all whose
-    hold has run out, which a killed process may have left. Any row with a foreign key to Blob counts as
-    a reference, whatever room it is in.
+    Looks at the SHA-256s in `among`, which somebody has just stopped referring to (None: at all that
+    nothing refers to), and at those whose hold has run out, which a killed process may have left.
+    Any row with a foreign key to Blob counts as a reference, whatever room it is in.
     """
     expired = Blob.objects.filter(held_until__lte=now).values_list("pk", flat=True)
+    if among is None:
+        loose = Blob.objects.all()
+        for rows, column in _references():
+            loose = loose.exclude(Exists(rows.objects.filter(**{column: OuterRef("pk")})))
+        among = loose.values_list("pk", flat=True)
     removed = 0
     for batch in _batches(sorted({*among, *expired})):
         # the lock makes a store_* of the same content wait until the file is gone as well

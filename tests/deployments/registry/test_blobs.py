@@ -166,6 +166,17 @@ def test_a_content_that_a_revision_refers_to_stays(store, column, a_revision):
     assert blobs.remove_unreferenced(timezone.now(), among=[HELLO]) == 1
 
 
+def test_a_sweep_of_all_finds_what_a_deleted_service_left(store, a_revision):
+    sources = [blobs.store_bytes(data) for data in (b"used", b"left", b"held")]
+    blobs.release(sources[:2])
+    a_revision.source = sources[0]
+    a_revision.save(update_fields=["source"])
+    assert blobs.remove_unreferenced(timezone.now()) == 1
+    assert set(Blob.objects.all()) == {sources[0], sources[2]}
+    a_revision.service.delete()
+    assert blobs.remove_unreferenced(timezone.now()) == 1
+
+
 def test_many_contents_are_removed_in_batches(store, monkeypatch):
     monkeypatch.setattr(blobs, "_BATCH", 3)
     kept = [blobs.store_bytes(str(number).encode()) for number in range(8)]
