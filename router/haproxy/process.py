@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from deployments.errors import PermanentError, TemporaryError, Unavailable
+from deployments.errors import PermanentError, SlipwayError, TemporaryError, Unavailable
 from router.haproxy import stats
 from router.haproxy.runtime import MasterSocket, RuntimeSocket
 
@@ -276,28 +276,26 @@ class HAProxy:
             raise Unavailable("HAProxy reloaded but its new worker does not answer.") from error
 
     def stop(self, soft: float = 10.0, hard: float = 5.0) -> str:
-        """Let requests finish for `soft` seconds, then end it. Says how it went."""
+        """Let requests finish for `soft` seconds, then end it. Says how it went.
+
+        Runs an event loop of its own, so it is for commands and threads.
+        """
         master = self.running()
         if master is None:
             self.paths.pid.unlink(missing_ok=True)
             return "was not running"
+        finished = asyncio.run(self._finished(soft))
+        outcome = "stopped" if finished else "stopped before all requests were done"
         family = [master, *_children(master)]
-        outcome = "killed"
-        for number, patience, word in (
-            (signal.SIGUSR1, soft, "stopped"),
-            (signal.SIGTERM, hard, "stopped before all requests were done"),
-        ):
-            family += [child for child in _children(master) if child not in family]
-            with contextlib.suppress(psutil.NoSuchProcess):
-                master.send_signal(number)
-            if self._ended(family, patience):
-                outcome = word
-                break
-        else:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            master.terminate()
+        if not self._ended(family, hard):
+            outcome = "killed"
             for process in family:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             self._ended(family, hard)
+        self._reap()
         for path in (
             self.paths.pid,
             self.paths.stats_socket,
@@ -306,6 +304,31 @@ class HAProxy:
         ):
             path.unlink(missing_ok=True)
         return outcome
+
+    async def _finished(self, patience: float) -> bool:
+        """Take no new client, and wait until nobody waits for an answer.
+
+        HAProxy's own soft stop would wait for idle clients too.
+        """
+        end = time.monotonic() + patience
+        try:
+            await self.runtime.tell(["disable frontend scoring"])
+            while await self._busy():
+                if time.monotonic() >= end:
+                    return False
+                await asyncio.sleep(0.05)
+        except (SlipwayError, stats.Unreadable) as error:
+            log.warning("whether requests are inside HAProxy is not known: %s", error)
+            return False
+        return True
+
+    async def _busy(self) -> bool:
+        workers = [stats.parse_backends((await self.runtime.ask(["show stat -1 2 -1"]))[0])]
+        for pid in stats.parse_processes(await self.master.ask("show proc")).old:
+            answer = await self.master.ask(f"@!{pid} show stat -1 2 -1")
+            if answer.strip():  # else it ended just now
+                workers.append(stats.parse_backends(answer))
+        return any(item.busy or item.queued for worker in workers for item in worker.values())
 
     def _ended(self, family: Sequence[psutil.Process], patience: float) -> bool:
         end = time.monotonic() + patience

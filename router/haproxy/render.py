@@ -70,7 +70,8 @@ class RouterConfig:
     connect_timeout_ms: int = 1000
     scoring_timeout_ms: int = 60_000  # of versions that are not in the map
     check_interval_ms: int = 500
-    hard_stop: int = 120  # an old worker's last moment after a reload
+    # An old worker's last moment after a reload: it stays for long requests, not for idle clients.
+    hard_stop: int = 3600
     # A new connection for each request to a replica. Azure's scoring server closes after each answer
     # anyway, and only so does HAProxy report every replica's death as a 502.
     server_close: bool = True

@@ -271,11 +271,24 @@ async def test_stopping_lets_a_request_finish(rig: Rig, client: httpx.AsyncClien
     await eventually(lambda: tiny.now == 1, "the request inside")
     await rig.abandon()
     haproxy = rig.haproxy
-    assert await asyncio.to_thread(haproxy.stop, 5.0) == "stopped"
+    begun = time.monotonic()
+    assert await asyncio.to_thread(haproxy.stop, 8.0) == "stopped"
+    assert time.monotonic() - begun < 4  # the idle connection of the client is not waited for
     assert (await request).status_code == 200
     assert haproxy.running() is None
     assert not rig.place.paths.stats_socket.exists()
     assert await asyncio.to_thread(haproxy.stop) == "was not running"
+
+
+async def test_stopping_has_an_end(rig: Rig, client: httpx.AsyncClient) -> None:
+    [tiny] = await serving(rig)
+    request = asyncio.create_task(client.post(rig.score("demo"), content=b"sleep 20"))
+    await eventually(lambda: tiny.now == 1, "the request inside")
+    await rig.abandon()
+    outcome = await asyncio.to_thread(rig.haproxy.stop, 0.3)
+    assert outcome == "stopped before all requests were done"
+    with pytest.raises(httpx.TransportError):
+        await request
 
 
 async def test_one_bad_replica_does_not_stop_the_others(
