@@ -41,7 +41,7 @@ class World:
         self.home = home
         self.driver = ProcessDriver(home / "clusters" / "local")
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self.people: subprocess.Popen[str]
+        self.people: subprocess.Popen[str] | None = None
         self._stop = threading.Event()
         self._router = threading.Thread(target=self._speak_for_the_router, daemon=True)
         self._router.start()
@@ -158,7 +158,8 @@ class World:
         )
         if "redis" in self.running:
             self.kill("redis")
-        self.people.communicate()  # ends at the end of its input
+        if self.people is not None:
+            self.people.communicate()  # ends at the end of its input
 
     def _speak_for_the_router(self) -> None:
         while not self._stop.wait(0.1):
