@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,11 +164,25 @@ def test_an_installer_sees_neither_slipways_secrets_nor_its_python_path(
 
 
 @pytest.mark.daemons
-@pytest.mark.parametrize("tool", ["uv", "pip"])
-def test_a_real_environment_serves_by_script_and_by_module(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch, tool: str
-) -> None:
-    env(monkeypatch, installer=tool)
+def test_pip_fills_the_environment_it_makes(tmp_path: Path) -> None:
+    # without the scoring server, whose thirty packages pip takes long for
+    (tmp_path / installer.REQUIREMENTS).write_text("six==1.17.0\n")
+    lines: list[str] = []
+    for command in installer.commands("pip", python=Path(sys.executable), venv=tmp_path)[:2]:
+        code = installer.run(
+            command,
+            pid_file=tmp_path / "installer.json",
+            deadline=time.monotonic() + 120,
+            on_lines=lines.extend,
+            beat=lambda: None,
+        )
+        assert code == 0, lines
+    assert any("Successfully installed six-1.17.0" in line for line in lines)
+    assert not (tmp_path / "installer.json").exists()
+
+
+@pytest.mark.daemons
+def test_a_real_environment_serves_by_script_and_by_module(environment: Environment) -> None:
     build = venvs.ensure_built(environment, log=silent)
     scripts = Path(build.location, "bin")
     by_module = [scripts / "python", "-m", "azureml_inference_server_http"]
