@@ -45,7 +45,7 @@ def main(what: str, seconds: str, ending: str = "succeed") -> None:
     environment = Environment.objects.get()
     if what == "show":
         build = EnvironmentBuild.objects.get()
-        print(json.dumps({"state": build.state, "location": build.location}))  # noqa: T201
+        print(json.dumps({"state": build.state, "location": build.location}))
         return
     claims.LEASE = timedelta(seconds=3)
     venvs._RENEW = 0.5
@@ -60,7 +60,7 @@ def main(what: str, seconds: str, ending: str = "succeed") -> None:
         outcome = {"location": build.location, "lines": lines}
     except SlipwayError as error:
         outcome = {"error": error.message, "evidence": error.evidence, "lines": lines}
-    print(json.dumps(outcome))  # noqa: T201
+    print(json.dumps(outcome))
 
 
 if __name__ == "__main__":

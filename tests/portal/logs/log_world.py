@@ -50,4 +50,4 @@ def prepare(lines: int) -> str:
 
 if __name__ == "__main__":
     django.setup()
-    print(prepare(int(sys.argv[1])))  # noqa: T201
+    print(prepare(int(sys.argv[1])))
