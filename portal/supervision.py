@@ -21,6 +21,9 @@ class Program:
     command: tuple[str, ...]
     stop_seconds: int = 10
     priority: int = 100
+    # Started with the supervisor; the others once the first page is served, so that a person on two
+    # cores does not wait for all of them.
+    first: bool = False
     # Kill its children with it when it does not stop. Never for the router and the agent: HAProxy and
     # the replicas outlive them.
     with_children: bool = False
@@ -45,6 +48,7 @@ def programs(
             "--daemonize", "no",
         ),
         priority=10,
+        first=True,
     )  # fmt: skip
     web = Program(
         "web",
@@ -54,20 +58,21 @@ def programs(
             "--no-access-log", "--log-level", "warning",
             "--timeout-graceful-shutdown", "3",
         ),
+        first=True,
     )  # fmt: skip
     workers = tuple(
         Program(
             f"worker-{number}",
-            (*manage, "rqworker", "default", "--verbosity", "1"),
+            (*manage, "rqworker", "default", "--verbosity", "1", "--skip-checks"),
             with_children=True,
         )
         for number in (1, 2)
     )
     rest = (
         web,
-        Program("controller", (*manage, "run_controller")),
-        Program("agent", (*manage, "run_agent", "local"), priority=50),
-        Program("router", (*manage, "run_router", "local"), priority=50),
+        Program("controller", (*manage, "run_controller", "--skip-checks")),
+        Program("agent", (*manage, "run_agent", "local", "--skip-checks"), priority=50),
+        Program("router", (*manage, "run_router", "local", "--skip-checks"), priority=50),
         *workers,
     )
     return (redis, *rest) if own_redis else rest
@@ -112,6 +117,7 @@ serverurl=unix://{path(run / "supervisord.sock")}
 [program:{program.name}]
 command={" ".join(_quoted(argument) for argument in program.command)}
 priority={program.priority}
+autostart={str(program.first).lower()}
 autorestart=true
 startsecs=1
 startretries=1000000
@@ -150,9 +156,9 @@ class Supervisor:
         self._socket = run / "supervisord.sock"
         self.pid_file = run / "supervisord.pid"
 
-    def _call(self, method: str) -> Any:
+    def _call(self, method: str, *arguments: bool) -> Any:
         with closing(_UnixConnection(self._socket)) as connection:
-            connection.request("POST", "/RPC2", xmlrpc.client.dumps((), method))
+            connection.request("POST", "/RPC2", xmlrpc.client.dumps(arguments, method))
             return xmlrpc.client.loads(connection.getresponse().read())[0][0]
 
     def pid(self) -> int | None:
@@ -169,6 +175,10 @@ class Supervisor:
         except _NO_ANSWER:
             return {}
         return {row["name"]: row["statename"] for row in rows}
+
+    def start_all(self) -> None:
+        """Start every program that does not run yet. Does not wait for them."""
+        self._call("supervisor.startAllProcesses", False)
 
     def shutdown(self) -> None:
         """Ask it to stop its processes and itself. Not an error when it is gone."""

@@ -58,9 +58,10 @@ def test_where_no_supervisor_answers_there_is_no_pid(tmp_path: Path):
 def test_a_real_supervisor_starts_tells_and_stops(tmp_path: Path):
     import subprocess
 
-    program = Program("sleeper", (sys.executable, "-c", "import time; time.sleep(600)"))
+    sleep = (sys.executable, "-c", "import time; time.sleep(600)")
+    wanted = (Program("sleeper", sleep, first=True), Program("later", sleep))
     config = tmp_path / "supervisord.conf"
-    config.write_text(render((program,), checkout=tmp_path, run=tmp_path, logs=tmp_path))
+    config.write_text(render(wanted, checkout=tmp_path, run=tmp_path, logs=tmp_path))
     daemon = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-n", "-c", str(config)],
         stdout=subprocess.DEVNULL,
@@ -70,6 +71,11 @@ def test_a_real_supervisor_starts_tells_and_stops(tmp_path: Path):
         supervisor = Supervisor(tmp_path)
         deadline = time.monotonic() + 15
         while supervisor.states().get("sleeper") != "RUNNING":
+            assert time.monotonic() < deadline, supervisor.states()
+            time.sleep(0.1)
+        assert supervisor.states()["later"] == "STOPPED"
+        supervisor.start_all()
+        while supervisor.states()["later"] != "RUNNING":
             assert time.monotonic() < deadline, supervisor.states()
             time.sleep(0.1)
         assert supervisor.pid() == daemon.pid

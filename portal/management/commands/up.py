@@ -51,6 +51,7 @@ class Command(BaseCommand):
         with _one_start_at_a_time():
             supervisor = Supervisor(settings.HOME.run)
             if supervisor.pid() is not None:
+                supervisor.start_all()  # the start before may have been cut off half-way
                 self.stdout.write(
                     f"Slipway already runs at {portal_url()}. Stop it with scripts/stop."
                 )
@@ -88,6 +89,7 @@ class Command(BaseCommand):
         )
         follow = None if detach else log
         self.wait_for_page(supervisor, follow)
+        supervisor.start_all()
         if not User.objects.exists():
             _make_administrator()
         self.stdout.write(f"\nSlipway is at {portal_url()}")
