@@ -19,7 +19,7 @@ def pages(service: str) -> dict[str, str]:
     return {
         "overview": "/",
         "models": "/models/",
-        "model-register": "/models/register/",
+        "model-register": "/models/_register/",
         "model": f"/models/{service}/",
         "model-version": f"/models/{service}/versions/1/",
         "environments": "/environments/",

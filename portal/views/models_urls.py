@@ -1,4 +1,4 @@
-"""URLs of the models pages."""
+"""URLs of the models pages. A model's name never begins with "_", so `_register` cannot be one."""
 
 from django.urls import path
 
@@ -6,9 +6,9 @@ from portal.views import models as views
 
 urlpatterns = [
     path("", views.model_list, name="model-list"),
-    path("rows/", views.model_rows, name="model-rows"),
-    path("register/", views.register, name="model-register"),
-    path("register/check/", views.register_check, name="model-register-check"),
+    path("_rows/", views.model_rows, name="model-rows"),
+    path("_register/", views.register, name="model-register"),
+    path("_register/check/", views.register_check, name="model-register-check"),
     path("<str:name>/", views.detail, name="model-detail"),
     path("<str:name>/versions/", views.versions, name="model-versions"),
     path("<str:name>/delete/", views.delete_all, name="model-delete"),

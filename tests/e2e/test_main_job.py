@@ -144,7 +144,7 @@ def test_a_model_is_registered_deployed_watched_and_scored(
     model = RandomForestClassifier(n_estimators=10, random_state=0).fit(features, kinds)
     file = tmp_path / "iris.joblib"
     joblib.dump(model, file)
-    page.goto("/models/register/")
+    page.goto("/models/_register/")
     page.fill("[name=name]", "iris")
     page.locator("input[name=files]").first.set_input_files(str(file))
     page.select_option("[name=framework]", "ScikitLearn")

@@ -16,8 +16,8 @@ from portal import downloads
 
 pytestmark = pytest.mark.django_db
 LIST = "/models/"
-REGISTER = "/models/register/"
-CHECK = "/models/register/check/"
+REGISTER = "/models/_register/"
+CHECK = "/models/_register/check/"
 
 
 def _file(name="model.pkl", data=b"weights"):
@@ -33,7 +33,7 @@ def _form(**given):
 
 @pytest.mark.parametrize(
     "url",
-    [LIST, "/models/rows/", "/models/diabetes/", "/models/diabetes/versions/",
+    [LIST, "/models/_rows/", "/models/diabetes/", "/models/diabetes/versions/",
      "/models/diabetes/versions/1/", "/models/diabetes/versions/1/used/",
      "/models/diabetes/versions/1/download/", "/models/diabetes/versions/1/files/model.pkl"],
 )  # fmt: skip
@@ -67,6 +67,15 @@ def test_a_viewer_sees_no_buttons_that_would_be_refused(client, viewer, deployer
         page = client.get("/models/diabetes/versions/1/").content
         assert (b"Deploy this model" in page) == shown
         assert (b"/delete/" in page) == shown
+
+
+@pytest.mark.parametrize("name", ["register", "rows", "check", "versions"])
+def test_a_model_called_like_a_page_has_its_own_page(client, viewer, register, name):
+    register(name=name)
+    client.force_login(viewer)
+    page = client.get(f"/models/{name}/")
+    assert page.status_code == 200
+    assert page.context["model"].name == name
 
 
 @pytest.mark.parametrize("url", ["/models/diabetes/delete/", "/models/diabetes/versions/1/delete/"])

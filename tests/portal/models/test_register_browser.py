@@ -81,7 +81,7 @@ def test_a_folder_is_registered_through_the_form(page, folder):
 
 
 def test_what_is_wrong_is_said_before_the_upload_and_the_files_stay(page, folder):
-    page.goto("/models/register/")
+    page.goto("/models/_register/")
     sent = []
     page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else 0)
     page.get_by_role("button", name="Register").click()
@@ -105,7 +105,7 @@ def test_what_is_wrong_is_said_before_the_upload_and_the_files_stay(page, folder
 def test_an_upload_shows_its_progress_and_can_be_cancelled(page, tmp_path):
     big = tmp_path / "big.bin"
     big.write_bytes(b"\0" * 20_000_000)
-    page.goto("/models/register/")
+    page.goto("/models/_register/")
     page.get_by_label("Name").fill("big")
     page.locator("input[type=file]").first.set_input_files(big)
     network = page.context.new_cdp_session(page)
@@ -132,7 +132,7 @@ def test_without_scripts_the_form_works_too(chromium, page, live_server, folder)
         storage_state=page.context.storage_state(),
     )
     plain = context.new_page()
-    plain.goto("/models/register/")
+    plain.goto("/models/_register/")
     plain.get_by_label("Name").fill("two words")
     plain.locator("input[webkitdirectory]").set_input_files(folder)
     plain.get_by_role("button", name="Register").click()
