@@ -392,6 +392,7 @@ def _added(total: Counters, sample: Sample) -> Counters:
         ok=total.ok + sample.ok,
         client_errors=total.client_errors + sample.client_errors,
         rejected=total.rejected + sample.rejected,
+        unready=total.unready + sample.unready,
         timeouts=total.timeouts + sample.timeouts,
         failures=total.failures + sample.failures,
         histogram=tuple(a + b for a, b in zip(total.histogram, sample.histogram, strict=True)),

@@ -39,6 +39,7 @@ class Sample:
     draining: int = 0
     desired: int = 0
     histogram: tuple[int, ...] = (0,) * BUCKETS  # of 2xx answers' total time in the router
+    unready: int = 0  # of `rejected`: no replica was ready when the router answered
 
 
 @dataclass(frozen=True, slots=True)

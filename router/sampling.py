@@ -67,6 +67,7 @@ def samples(
                 ok=change.ok,
                 client_errors=change.client_errors,
                 rejected=change.rejected,
+                unready=change.unready,
                 timeouts=change.timeouts,
                 failures=change.failures,
                 busy=round(sum(item.busy for item in figures) / len(figures), 3),

@@ -190,7 +190,8 @@ def _weigh(case: _Case, looked_at: float | None) -> Decision:
 
 def _cold(case: _Case) -> Decision:
     """No replica is ready: a slow start is not demand, and a fallen service is not idle."""
-    standing, rejected = case.load.standing, case.load.window.seconds[-1].rejected
+    standing, last = case.load.standing, case.load.window.seconds[-1]
+    rejected = last.rejected + last.unready
     figures = f"No replica is ready; {rejected} rejected, which says nothing about the load"
     if standing.crashing and not standing.starting_since:
         return case.keep(Code.CRASHING, f"{figures}. {standing.crashing} crash while starting.")

@@ -24,10 +24,10 @@ class Second:
     at: int  # begins here, epoch seconds
     busy: float = 0.0  # requests inside replicas, mean of the second
     queued: float = 0.0  # requests waiting in the router, mean
-    rejected: int = 0  # 503 in this second
+    rejected: int = 0  # 503 in this second although a replica was ready: all of them were taken
     completed: int = 0  # requests that replicas finished with: answers, failures and time-outs
-    # No replica was ready at any router: whatever came was rejected, which says nothing about load.
-    cold: bool = False
+    cold: bool = False  # no replica was ready at any router when the second ended
+    unready: int = 0  # 503 because no replica was ready, which says nothing about load
 
 
 def second(samples: Sequence[Sample]) -> Second:
@@ -36,7 +36,8 @@ def second(samples: Sequence[Sample]) -> Second:
         at=samples[0].at,
         busy=sum(sample.busy for sample in samples),
         queued=sum(sample.queued for sample in samples),
-        rejected=sum(sample.rejected for sample in samples),
+        rejected=sum(sample.rejected - sample.unready for sample in samples),
+        unready=sum(sample.unready for sample in samples),
         completed=sum(sample.ok + sample.failures + sample.timeouts for sample in samples),
         cold=not any(sample.ready for sample in samples),
     )

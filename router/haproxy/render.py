@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from router.samples import BUCKET_BOUNDS_US
 
 # Counters of the stick table `counters`, one entry per backend; the histogram follows them.
-REJECTED, TIMEOUTS, FAILURES, CLIENT_ERRORS, HISTOGRAM = 0, 1, 2, 3, 4
+REJECTED, TIMEOUTS, FAILURES, CLIENT_ERRORS, UNREADY, HISTOGRAM = 0, 1, 2, 3, 4, 5
 COUNTERS = HISTOGRAM + len(BUCKET_BOUNDS_US) + 1
 
 ROUTES_MAP = "routes.map"  # service -> backend of its default version
@@ -317,6 +317,8 @@ def _scoring_defaults(config: RouterConfig) -> str:
         "http-after-response set-var(txn.counted) bool(true) if { status 400:499 }",
         f"http-after-response sc-inc-gpc({CLIENT_ERRORS},0) if {{ status 400:499 }}",
         f"http-after-response sc-inc-gpc({REJECTED},0) if {{ status 503 }} {mine}",
+        # of these, what no replica could have taken: it says nothing about how many are needed
+        f"http-after-response sc-inc-gpc({UNREADY},0) if {{ status 503 }} {mine} {{ nbsrv lt 1 }}",
         f"http-after-response sc-inc-gpc({TIMEOUTS},0) if {{ status 504 }} {mine}",
         f"http-after-response sc-inc-gpc({FAILURES},0) if {{ status 500:502 }}",
         f"http-after-response sc-inc-gpc({FAILURES},0) if {{ status 503:599 }}"

@@ -64,6 +64,7 @@ class Counters:
     ok: int = 0
     client_errors: int = 0
     rejected: int = 0
+    unready: int = 0  # of `rejected`: no replica was ready
     timeouts: int = 0
     failures: int = 0
     histogram: tuple[int, ...] = (0,) * (render.COUNTERS - render.HISTOGRAM)
@@ -202,6 +203,7 @@ def counters(figures: BackendFigures, counted: Sequence[int] | None) -> Counters
         ok=figures.ok,
         client_errors=values[render.CLIENT_ERRORS],
         rejected=values[render.REJECTED],
+        unready=values[render.UNREADY],
         timeouts=values[render.TIMEOUTS],
         failures=values[render.FAILURES],
         histogram=tuple(values[render.HISTOGRAM :]),
@@ -216,6 +218,7 @@ def delta(before: Counters, after: Counters) -> Counters | None:
         ok=after.ok - before.ok,
         client_errors=after.client_errors - before.client_errors,
         rejected=after.rejected - before.rejected,
+        unready=after.unready - before.unready,
         timeouts=after.timeouts - before.timeouts,
         failures=after.failures - before.failures,
         histogram=histogram,
@@ -225,6 +228,7 @@ def delta(before: Counters, after: Counters) -> Counters | None:
         change.ok,
         change.client_errors,
         change.rejected,
+        change.unready,
         change.timeouts,
         change.failures,
     )

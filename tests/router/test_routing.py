@@ -194,6 +194,31 @@ async def test_no_ready_replica_tells_when_to_come_again(
     assert 17 <= int(answer.headers["retry-after"]) <= 20
 
 
+async def test_what_found_no_ready_replica_is_no_demand_in_the_second_of_the_first_one(
+    rig: Rig, client: httpx.AsyncClient
+) -> None:
+    [tiny] = await serving(rig)
+    assert rig.loop is not None
+    rig.driver.phase("demo-0", Phase.STARTING)
+    await eventually(lambda: rig.driver.route("demo-0") == "out", "demo-0 out")
+    url, version = rig.score("demo"), next(iter(rig.loop.versions.values()))
+    await asyncio.sleep(1.2)  # a base to count from
+    for _ in range(4):
+        assert (await client.post(url)).json()["error"]["code"] == "NoReadyReplicas"
+    rig.driver.phase("demo-0", Phase.READY)
+    await rig.routed("demo-0")
+    blocking = asyncio.create_task(client.post(url, content=b"sleep 1"))
+    await eventually(lambda: tiny.now == 1, "the first request inside")
+    overloaded = await client.post(url)
+    assert overloaded.json()["error"]["code"] == "TooManyRequests"
+    await blocking
+    await eventually(lambda: sum(s.rejected for s in version.window.seconds), "it is measured")
+    made = [item for item in rig.loop.ring.page(0).samples if item.service == "demo"]
+    assert (sum(s.rejected for s in made), sum(s.unready for s in made)) == (5, 4)
+    seconds = version.window.seconds
+    assert (sum(s.rejected for s in seconds), sum(s.unready for s in seconds)) == (1, 4)
+
+
 async def test_a_full_queue_is_overloaded_after_its_wait(
     rig: Rig, client: httpx.AsyncClient
 ) -> None:

@@ -24,9 +24,11 @@ def reading(busy: int, queued: int) -> dict[Key, BackendFigures]:
 
 def test_a_second_has_differences_means_and_peaks() -> None:
     readings = [reading(1, 0), reading(2, 5), reading(0, 0), reading(1, 1)]
-    before, after = mark(100.0, arrivals=10, ok=9), mark(101.0, arrivals=14, ok=12, rejected=1)
+    before = mark(100.0, arrivals=10, ok=9)
+    after = mark(101.0, arrivals=14, ok=12, rejected=3, unready=2)
     [made] = samples(100, readings, before, after, COUNTS)
-    assert (made.at, made.arrivals, made.ok, made.rejected) == (100, 4, 3, 1)
+    assert (made.at, made.arrivals, made.ok) == (100, 4, 3)
+    assert (made.rejected, made.unready) == (3, 2)
     assert (made.busy, made.busy_peak, made.queued, made.queued_peak) == (1.0, 2, 1.5, 5)
     assert (made.ready, made.starting, made.desired) == (2, 1, 3)
 

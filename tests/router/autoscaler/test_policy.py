@@ -199,14 +199,14 @@ class TestCrashing:
         assert (decision.code, decision.replicas, decision.news) == (Code.CRASHING, 3, True)
 
     def test_what_is_rejected_before_the_first_replica_is_ready_is_not_demand(self) -> None:
-        cold = replace(second(rejected=40), cold=True)
+        cold = replace(second(rejected=2), cold=True, unready=38)
         given = load(Window((replace(cold, at=int(NOW) - 1),)), 1, ready=0, starting=1)
         decision = decide(given, LIMITS, State(), NOW)
         assert (decision.code, decision.replicas) == (Code.STARTING, 1)
         assert "40 rejected, which says nothing about the load; 1 starting" in decision.reason
 
     def test_once_the_first_is_ready_the_rejections_before_it_still_do_not_count(self) -> None:
-        cold = replace(second(rejected=40), cold=True, at=int(NOW) - 2)
+        cold = replace(second(rejected=40), cold=True, at=int(NOW) - 2, unready=40)
         warm = Second(int(NOW) - 1, busy=1, queued=1)
         decision = decide(load(Window((cold, warm)), 1), LIMITS, State(looked_at=NOW - 1), NOW)
         assert (decision.code, decision.replicas) == (Code.UP, 3)

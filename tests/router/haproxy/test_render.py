@@ -57,6 +57,17 @@ def test_every_bucket_of_the_histogram_is_counted_once() -> None:
     assert f"-m int {BUCKET_BOUNDS_US[-1]}:" in lines[-1]
 
 
+def test_what_is_rejected_while_no_replica_is_ready_is_counted_apart() -> None:
+    lines = render.render(CONFIG).splitlines()
+    counted = [line for line in lines if f"sc-inc-gpc({render.UNREADY},0)" in line]
+    assert len(counted) == 1
+    assert "{ status 503 }" in counted[0]
+    assert "{ nbsrv lt 1 }" in counted[0]
+    assert any(line.endswith(f"store gpc({render.COUNTERS})") for line in lines)
+    numbers = {render.REJECTED, render.TIMEOUTS, render.FAILURES, render.CLIENT_ERRORS}
+    assert len(numbers | {render.UNREADY, render.HISTOGRAM}) == 6
+
+
 def test_an_address_of_ipv6_is_bound_in_brackets() -> None:
     assert "bind [::1]:8080\n" in render.render(replace(CONFIG, bind="::1"))
 

@@ -115,10 +115,11 @@ def test_an_answer_that_is_none_is_refused(text: str) -> None:
 
 
 def test_counters_are_read_by_backend_and_an_unlisted_one_has_counted_nothing() -> None:
-    found = stats.parse_counters(table(g0=3, g3=4, g4=5))
+    found = stats.parse_counters(table(g0=3, g3=4, g4=2, g5=5))
     figures = stats.parse_backends(STAT)["be_0001"]
     counted = stats.counters(figures, found["be_0001"])
     assert (counted.rejected, counted.client_errors, counted.histogram[0]) == (3, 4, 5)
+    assert counted.unready == 2
     assert counted.arrivals == 3002
     assert stats.counters(figures, None).rejected == 0
 
@@ -131,13 +132,14 @@ def test_a_line_of_counters_that_is_cut_is_refused() -> None:
 
 def test_a_second_is_the_difference_of_its_ends() -> None:
     before = Counters(arrivals=10, ok=8)
-    after = Counters(arrivals=15, ok=12, rejected=1)
-    assert stats.delta(before, after) == Counters(arrivals=5, ok=4, rejected=1)
+    after = Counters(arrivals=15, ok=12, rejected=2, unready=1)
+    assert stats.delta(before, after) == Counters(arrivals=5, ok=4, rejected=2, unready=1)
     assert stats.delta(after, after) == Counters()
 
 
 def test_counters_that_shrank_are_another_workers_and_unknown() -> None:
     assert stats.delta(Counters(arrivals=10), Counters(arrivals=9)) is None
+    assert stats.delta(Counters(unready=1), Counters()) is None
     low = Counters(histogram=(1,) + (0,) * 23)
     assert stats.delta(low, Counters()) is None
 
