@@ -70,9 +70,9 @@ def programs(
     )
     rest = (
         web,
-        Program("controller", (*manage, "run_controller", "--skip-checks")),
-        Program("agent", (*manage, "run_agent", "local", "--skip-checks"), priority=50),
-        Program("router", (*manage, "run_router", "local", "--skip-checks"), priority=50),
+        Program("controller", (*manage, "run_controller")),
+        Program("agent", (*manage, "run_agent", "local"), priority=50),
+        Program("router", (*manage, "run_router", "local"), priority=50),
         *workers,
     )
     return (redis, *rest) if own_redis else rest

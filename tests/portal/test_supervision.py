@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from django.core.management import get_commands, load_command_class
 
 from portal.supervision import Program, Supervisor, programs, render
 
@@ -32,6 +33,15 @@ def test_all_processes_of_the_design_are_there_and_come_back_when_they_die():
     config = _parsed(render(_all(), checkout=Path("/c"), run=Path("/r"), logs=Path("/l")))
     for name in ("redis", "web", "worker-1", "worker-2", "controller", "agent", "router"):
         assert config[f"program:{name}"]["autorestart"] == "true"
+
+
+def test_every_command_takes_the_arguments_it_is_given():
+    commands = get_commands()
+    given = [program.command[2:] for program in _all() if "manage.py" in program.command[1]]
+    assert len(given) == 5
+    for name, *arguments in given:
+        parser = load_command_class(commands[name], name).create_parser("manage.py", name)
+        parser.parse_args(arguments)  # leaves with an error where it does not know one
 
 
 def test_redis_is_left_out_where_a_url_names_one():
