@@ -15,12 +15,13 @@ from django.db.models import F
 from django.utils import timezone
 
 from deployments.audit.record import record
+from deployments.clusters.changes import capacity_of
 from deployments.clusters.models import Cluster
 from deployments.environments.models import Environment
 from deployments.errors import Conflict, InvalidInput, NotFound
 from deployments.queue import enqueue_deployment
 from deployments.registry.models import Blob, ModelVersion
-from deployments.services import keys, no_code, sources
+from deployments.services import fits, keys, no_code, sources
 from deployments.services.apply import apply_on_commit
 from deployments.services.config import DeploymentConfig, from_values, problems
 from deployments.services.models import (
@@ -121,12 +122,13 @@ def check(request: DeployRequest) -> list[InvalidInput]:
         plan = _plan(request, service)
     except InvalidInput as error:
         return [*found, error]
-    return found + _plan_problems(plan)
+    cluster = service.cluster if service is not None else request.cluster
+    return found + _plan_problems(plan) + _misfits(plan.config, cluster)
 
 
 def _find(request: DeployRequest) -> Service | None:
     return (
-        Service.objects.select_related("cluster", "current__environment", "current__source")
+        Service.objects.select_related("cluster__sku", "current__environment", "current__source")
         .filter(name=request.name)
         .first()
     )
@@ -170,6 +172,13 @@ def _plan(request: DeployRequest, service: Service | None) -> _Plan:
     if environment is None and base is not None and not no_code.made_here(base.environment):
         environment = base.environment
     return _Plan(tuple(versions), source, script.strip(), environment, config)
+
+
+def _misfits(config: DeploymentConfig, cluster: Cluster | None) -> list[InvalidInput]:
+    """What could never run there, by the capacity that was read last."""
+    if cluster is None or problems(config):
+        return []
+    return fits.misfits(config, capacity_of(cluster), cluster.purpose, cluster.sku.name)
 
 
 def _plan_problems(plan: _Plan) -> list[InvalidInput]:

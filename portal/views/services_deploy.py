@@ -18,7 +18,7 @@ from portal import project_source
 from portal.access import person, requires
 from portal.deploy_fill import read_files
 from portal.deploy_initial import of_model, of_revision
-from portal.deploy_plan import MADE_FOR, capacity_of, misfits_of, plan_of
+from portal.deploy_plan import MADE_FOR, capacity_of, plan_of
 from portal.forms.deploy import (
     EDITOR,
     ENTRY_SCRIPT,
@@ -145,11 +145,6 @@ def _deploy(
     request: HttpRequest, form: DeployForm, service: Service | None, kept: Kept | None
 ) -> Any:
     """The deployment that was written down; None with the reasons in the form."""
-    cluster = service.cluster if service else form.cleaned_data["cluster"]
-    if misfits := misfits_of(form, cluster):
-        for problem in misfits:
-            _complain(form, problem)
-        return None
     try:
         asked = _request(request, form, service, kept)
         found = changes.check(asked)

@@ -4,10 +4,12 @@ import pytest
 
 from deployments.audit.models import AuditEntry
 from deployments.clusters.models import Cluster
+from deployments.codec import to_json
 from deployments.errors import Conflict, InvalidInput, NotFound
 from deployments.services import changes, keys
 from deployments.services.changes import DeployRequest, check, deploy
 from deployments.services.models import Deployment, DeploymentState, Revision, Service
+from deployments.types import Capacity, NodeCapacity
 from tests.deployments.conftest import built
 
 
@@ -182,6 +184,47 @@ def test_no_code_takes_an_environment_of_the_models_version(deployer, request_fo
     newer = make_model("iris", b"2", framework="ScikitLearn", framework_version="1.8.0")
     second = deploy(deployer, DeployRequest(name="diabetes", update=True, model_versions=(newer,)))
     assert "scikit-learn==1.8.0" in second.revision.environment.pip_requirements
+
+
+def test_an_onnx_models_version_is_the_formats_and_pins_no_package(
+    deployer, request_for, make_model
+):
+    version = make_model("iris", framework="Onnx", framework_version="1.3")
+    request = request_for(source=None, entry_script="", environment=None, model_versions=(version,))
+    deploy(deployer, request)
+    environment = Revision.objects.get().environment
+    assert environment.name == "no-code-onnxruntime-newest"
+    assert environment.pip_requirements.split() == ["onnxruntime", "numpy"]
+
+
+@pytest.mark.parametrize(
+    ("config", "wrong"),
+    [
+        ({"memory_gb": 8.0}, []),
+        ({"memory_gb": 8.1}, ["memory_gb"]),
+        ({"cpu_cores": 4.0}, []),
+        ({"cpu_cores": 4.5}, ["cpu_cores"]),
+        ({"gpu_cores": 1}, ["gpu_cores"]),
+    ],
+)
+def test_what_no_node_could_ever_hold_is_refused_wherever_it_is_asked_for(
+    deployer, request_for, cluster, config, wrong
+):
+    capacity = Capacity(0.0, (NodeCapacity("here", 4.0, 0.0, 8.0, 0.0),))
+    Cluster.objects.filter(pk=cluster.pk).update(capacity=to_json(capacity))
+    cluster.refresh_from_db()
+    assert fields(request_for(config=config)) == wrong
+    finish(deploy(deployer, request_for()))
+    later = DeployRequest(name="diabetes", update=True, config=config)
+    assert fields(later) == wrong
+    if wrong:
+        with pytest.raises(InvalidInput):
+            deploy(deployer, later)
+
+
+def test_an_unknown_capacity_refuses_nothing(request_for, cluster):
+    assert cluster.capacity is None
+    assert fields(request_for(config={"memory_gb": 9999, "gpu_cores": 8})) == []
 
 
 def test_rolling_back_deploys_the_earlier_revision_itself(deployer, request_for):
