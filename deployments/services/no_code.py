@@ -21,16 +21,19 @@ _PREFIX = "no-code-"
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    package: str  # the one the framework's version pins
+    package: str  # the one that loads the model
+    # A framework's version pins the package, where the two are one. An ONNX model's is the version of
+    # the format, which every onnxruntime since then reads: pinning onnxruntime to it would be wrong.
+    pinned: bool
     beside: tuple[str, ...]  # what the entry script needs besides
     script: str  # file in deployments/runtime
 
 
 _KINDS: dict[str, _Kind] = {
     Framework.SCIKIT_LEARN.value: _Kind(
-        "scikit-learn", ("joblib", "numpy"), "scikit_learn_score.py"
+        "scikit-learn", True, ("joblib", "numpy"), "scikit_learn_score.py"
     ),
-    Framework.ONNX.value: _Kind("onnxruntime", ("numpy",), "onnx_score.py"),
+    Framework.ONNX.value: _Kind("onnxruntime", False, ("numpy",), "onnx_score.py"),
 }
 
 
@@ -71,17 +74,19 @@ def problems(versions: Sequence[ModelVersion]) -> list[InvalidInput]:
 def requirements(framework: str, framework_version: str) -> str:
     """pip requirements of the default environment."""
     kind = _KINDS[framework]
-    pinned = f"{kind.package}=={framework_version}" if framework_version else kind.package
-    return "\n".join((pinned, *kind.beside)) + "\n"
+    version = framework_version if kind.pinned else ""
+    package = f"{kind.package}=={version}" if version else kind.package
+    return "\n".join((package, *kind.beside)) + "\n"
 
 
 def environment_for(actor: "AbstractBaseUser | None", version: ModelVersion) -> Environment:
     """The default environment of a model's framework and version; made on first use."""
     kind = _KINDS[version.framework]
     label = Framework(version.framework).label
+    pinned = version.framework_version if kind.pinned else ""
     return create_environment(
         actor,
-        name=f"{_PREFIX}{kind.package}-{version.framework_version or 'newest'}",
+        name=f"{_PREFIX}{kind.package}-{pinned or 'newest'}",
         pip_requirements=requirements(version.framework, version.framework_version),
         description=f"Made by Slipway to serve {label} models without an entry script.",
     )
