@@ -32,7 +32,7 @@ def file_response(
     request: HttpRequest, source: BinaryIO, *, name: str, size: int, etag: str = ""
 ) -> StreamingHttpResponse:
     """One file as a download of that name; closes `source` at the end."""
-    response = _streamed(request, _chunks(source), name, "application/octet-stream")
+    response = _streamed(request, read_chunks(source), name, "application/octet-stream")
     response["Content-Length"] = str(size)
     if etag:
         response["ETag"] = f'"{etag}"'
@@ -49,7 +49,7 @@ def zip_response(
 def _streamed(
     request: HttpRequest, chunks: Generator[bytes, None, None], name: str, content_type: str
 ) -> StreamingHttpResponse:
-    content = _in_thread(chunks) if isinstance(request, ASGIRequest) else chunks
+    content = in_thread(chunks) if isinstance(request, ASGIRequest) else chunks
     disposition = content_disposition_header(True, name) or "attachment"
     return StreamingHttpResponse(
         content,
@@ -58,7 +58,8 @@ def _streamed(
     )
 
 
-async def _in_thread(chunks: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+async def in_thread(chunks: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+    """The chunks, each made in a thread; what an ASGI response may be streamed from."""
     try:
         while True:
             reading = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
@@ -75,7 +76,8 @@ async def _in_thread(chunks: Generator[bytes, None, None]) -> AsyncIterator[byte
         chunks.close()
 
 
-def _chunks(source: BinaryIO) -> Generator[bytes, None, None]:
+def read_chunks(source: IO[bytes]) -> Generator[bytes, None, None]:
+    """The rest of a file, a chunk at a time; closes it at the end."""
     with source:
         while chunk := source.read(_CHUNK):
             yield chunk

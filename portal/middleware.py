@@ -1,13 +1,18 @@
-"""Response headers for every page, and pages for errors that no view caught."""
+"""Static files, response headers for every page, and pages for errors that no view caught."""
 
+import io
 import logging
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 from deployments.errors import Conflict, NotFound, PermanentError, SlipwayError, TemporaryError
+from portal.downloads import in_thread, read_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +33,21 @@ POLICY = "; ".join(
     )
 )
 PERMISSIONS = "camera=(), geolocation=(), microphone=(), payment=(), usb=(), browsing-topics=()"
+
+
+class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # whitenoise has no types
+    """Whitenoise, with files streamed the way an ASGI server takes them.
+
+    It hands over a plain file, which Django would read whole, with a warning, on each request.
+    """
+
+    @staticmethod
+    def serve(static_file: Any, request: HttpRequest) -> Any:
+        response = WhiteNoiseMiddleware.serve(static_file, request)
+        if isinstance(request, ASGIRequest):
+            source = response.file_to_stream or io.BytesIO()  # none: a 304, or the answer to HEAD
+            response.streaming_content = in_thread(read_chunks(source))
+        return response
 
 
 class ContentSecurityPolicyMiddleware:

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
-from django.test import Client, RequestFactory, override_settings
+from django.test import AsyncRequestFactory, Client, RequestFactory, override_settings
 from django.urls import include, path
 
 from deployments.errors import Conflict, InvalidInput, NotFound, SlipwayError, Unavailable
 from portal.context import THEME_COOKIE
+from portal.middleware import StaticFilesMiddleware
 from portal.models import User
 
 
@@ -156,3 +159,33 @@ def test_the_context_works_without_a_resolved_url(rf: RequestFactory) -> None:
     request = rf.get("/")
     request.resolver_match = None
     assert not any(item.active for item in site(request)["nav"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_static_files_are_streamed_without_a_warning_under_asgi(settings, tmp_path: Path) -> None:
+    settings.STATIC_ROOT = tmp_path
+    (tmp_path / "app.css").write_text("body{}")
+
+    async def answer(method: str, **headers: str) -> tuple[int, bytes]:
+        request = AsyncRequestFactory().generic(method, "/static/app.css", headers=headers)
+        response = StaticFilesMiddleware(lambda request: HttpResponse(status=500))(request)
+        assert response.is_async
+        body = b"".join([chunk async for chunk in response])
+        response.close()
+        return response.status_code, body
+
+    assert async_to_sync(answer)("GET") == (200, b"body{}")
+    assert async_to_sync(answer)("GET", Range="bytes=0-3") == (206, b"body")
+    assert async_to_sync(answer)("HEAD") == (200, b"")
+
+
+def test_static_files_are_plain_files_under_wsgi(
+    rf: RequestFactory, settings, tmp_path: Path, db: None
+) -> None:
+    settings.STATIC_ROOT = tmp_path
+    (tmp_path / "app.css").write_text("body{}")
+    middleware = StaticFilesMiddleware(lambda request: HttpResponse(status=500))
+    response = middleware(rf.get("/static/app.css"))
+    assert b"".join(response) == b"body{}"
+    response.close()
+    assert middleware(rf.get("/elsewhere/")).status_code == 500
