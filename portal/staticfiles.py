@@ -14,7 +14,7 @@ class Finder(FileSystemFinder):
             yield path, storage
 
 
-class Storage(CompressedManifestStaticFilesStorage):
+class Storage(CompressedManifestStaticFilesStorage):  # type: ignore[misc]
     """Names carry a hash of the content, so browsers may keep them for good."""
 
     manifest_strict = False

@@ -92,7 +92,9 @@ def shoot(browser: Browser, arguments: argparse.Namespace, theme: str, size: str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", default=f"http://127.0.0.1:{os.environ.get('SLIPWAY_PORT', '8000')}")
+    parser.add_argument(
+        "--url", default=f"http://127.0.0.1:{os.environ.get('SLIPWAY_PORT', '8000')}"
+    )
     parser.add_argument("--user", default="admin")
     parser.add_argument("--service", default="diabetes")
     parser.add_argument("--folder", type=Path, default=Path("docs/images"))

@@ -76,6 +76,6 @@ def _stream(data: bytes):  # type: ignore[no-untyped-def]
 if __name__ == "__main__":
     django.setup()
     prepare()
-    print("ready", flush=True)  # noqa: T201
+    print("ready", flush=True)
     for line in sys.stdin:
-        print(deploy(**json.loads(line)), flush=True)  # noqa: T201
+        print(deploy(**json.loads(line)), flush=True)

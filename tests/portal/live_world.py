@@ -50,6 +50,6 @@ def obey(line: str) -> None:
 
 if __name__ == "__main__":
     django.setup()
-    print(prepare(), flush=True)  # noqa: T201
+    print(prepare(), flush=True)
     for command in sys.stdin:
         obey(command.strip())
