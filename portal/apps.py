@@ -6,6 +6,7 @@ class PortalConfig(AppConfig):
     """What people and clients see."""
 
     name = "portal"
+    verbose_name = "People"
 
     def ready(self) -> None:
         from portal import checks, live  # noqa: F401  registers checks
@@ -14,4 +15,6 @@ class PortalConfig(AppConfig):
 
 
 class SlipwayAdminConfig(AdminConfig):
+    """The admin panel, with the portal's own site."""
+
     default_site = "portal.admin_site.SlipwayAdminSite"

@@ -1,11 +1,14 @@
 """A cluster as a page shows it: room by node, checks with their evidence. Decides from stored JSON only."""
 
+from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from deployments.clusters.models import Cluster
 from deployments.codec import from_json
-from deployments.types import Capacity, Check, NodeCapacity
+from deployments.types import Capacity, Check, CheckStatus, NodeCapacity
+from portal.replicas import is_stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,27 @@ def checks_of(cluster: Cluster) -> list[Check]:
 
 
 def health(cluster: Cluster) -> str:
-    """One word over all checks: pass, fail or unknown."""
-    states = {item.get("status") for item in cluster.checks if isinstance(item, dict)}
-    if not states:
-        return "unknown"
-    if "fail" in states:
+    """One word over all checks: fail if one fails, pass if those that could be made pass, else unknown."""
+    states = {check.status for check in checks_of(cluster)}
+    if CheckStatus.FAIL in states:
         return "fail"
-    return "unknown" if "unknown" in states else "pass"
+    return "pass" if CheckStatus.PASS in states else "unknown"
+
+
+def tally(cluster: Cluster) -> str:
+    """How the checks went, in words: "4 of 5 pass, 1 unknown"."""
+    counted = Counter(check.status for check in checks_of(cluster))
+    words = [f"{counted[CheckStatus.PASS]} of {counted.total()} pass"]
+    words += [f"{counted[CheckStatus.FAIL]} fail"] if counted[CheckStatus.FAIL] else []
+    words += [f"{counted[CheckStatus.UNKNOWN]} unknown"] if counted[CheckStatus.UNKNOWN] else []
+    return ", ".join(words)
+
+
+def cluster_state(cluster: Cluster, now: datetime) -> str:
+    """Whether the controller reads it: connected, stale or not seen yet."""
+    if cluster.observed_at is None:
+        return "not seen yet"
+    return "stale" if is_stale(cluster.observed_at, now) else "connected"
 
 
 def totals(cluster: Cluster) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ no figures, and what was seen too long ago is marked stale.
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db.models import Q
@@ -15,18 +15,14 @@ from deployments.clusters.models import Cluster
 from deployments.registry.models import Model
 from deployments.services.models import Deployment, Service
 from deployments.types import Phase, ServiceState
+from portal.cluster_view import cluster_state
+from portal.replicas import is_stale, seen_at
 from router.telemetry import queries
 
-STALE = timedelta(seconds=20)  # the controller reads clusters every second or two
 SPARK_SECONDS = 600
 MOST_SERVICES = 50
 MOST_DEPLOYMENTS = 8
 _TROUBLE = (ServiceState.FAILED, ServiceState.UNHEALTHY, ServiceState.UNSCHEDULABLE)
-
-
-def is_stale(seen_at: datetime | None, now: datetime) -> bool:
-    """Whether what was seen then says nothing about now. Never seen is stale."""
-    return seen_at is None or now - seen_at > STALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +35,7 @@ class ServiceRow:
     desired: int | None
     starting: int
     crashed: int
+    seen_at: datetime | None
     stale: bool
     figures: queries.Figures | None
     spark: list[float | None]
@@ -120,7 +117,8 @@ def _service_row(
         desired=service.desired_replicas,
         starting=sum(counts[phase] for phase in waking),
         crashed=counts[Phase.CRASHED],
-        stale=is_stale(service.observed_at, now),
+        seen_at=seen_at(service),
+        stale=is_stale(seen_at(service), now),
         figures=figures,
         spark=spark,
     )
@@ -150,11 +148,7 @@ def cluster_rows(now: datetime, services: list[Service] | None = None) -> list[C
     return [
         ClusterRow(
             cluster=cluster,
-            state="not seen yet"
-            if cluster.observed_at is None
-            else "stale"
-            if is_stale(cluster.observed_at, now)
-            else "connected",
+            state=cluster_state(cluster, now),
             rooms=rooms(cluster.capacity),
             services=len(cluster.services.all()),
             failing=sum(check.get("status") == "fail" for check in cluster.checks or []),

@@ -5,12 +5,14 @@ Decides only; the rows' JSON comes in, frozen views go out. What cannot be read 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from deployments.codec import from_json
+from deployments.services.models import Service
 from deployments.types import Phase, Replica
 
+STALE = timedelta(seconds=20)  # the controller reads clusters every second or two
 _ORDER = {
     Phase.CRASHED: 0,
     Phase.SCHEDULING: 1,
@@ -67,6 +69,22 @@ def replica_views(rows: Iterable[Any]) -> list[ReplicaView]:
         )
         for replica in found
     ]
+
+
+def seen_at(service: Service) -> datetime | None:
+    """When this service was last seen on its cluster; None is never.
+
+    Its row is written only when something changed, and the cluster is read as a whole: so once it was
+    seen, the cluster's time counts.
+    """
+    if service.observed_at is None:
+        return None
+    return max(service.observed_at, service.cluster.observed_at or service.observed_at)
+
+
+def is_stale(seen: datetime | None, now: datetime) -> bool:
+    """Whether what was seen then says nothing about now. Never seen is stale."""
+    return seen is None or now - seen > STALE
 
 
 def counts(rows: Iterable[Any]) -> dict[str, int]:

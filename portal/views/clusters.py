@@ -14,7 +14,7 @@ from deployments.clusters import changes, drivers
 from deployments.clusters.models import Cluster
 from deployments.errors import InvalidInput, SlipwayError
 from portal.access import person, requires
-from portal.cluster_view import checks_of, health, nodes_of, totals
+from portal.cluster_view import checks_of, cluster_state, health, nodes_of, tally, totals
 from portal.forms.clusters import KIND_NOTES, AttachForm
 from portal.models import Role
 
@@ -29,11 +29,11 @@ def _get(name: str) -> Cluster:
 
 
 def _router_state(cluster: Cluster) -> str:
-    """fresh, late or unknown: how long ago the controller last read the router."""
+    """connected, late or unknown: how long ago the controller last read the router."""
     if cluster.router_seen_at is None:
         return "unknown"
     silent = (timezone.now() - cluster.router_seen_at).total_seconds()
-    return "fresh" if silent <= _FRESH else "late"
+    return "connected" if silent <= _FRESH else "late"
 
 
 @requires(Role.VIEWER)
@@ -44,6 +44,7 @@ def cluster_list(request: HttpRequest) -> HttpResponse:
         {
             "cluster": cluster,
             "health": health(cluster),
+            "tally": tally(cluster),
             "router": _router_state(cluster),
             "totals": totals(cluster),
         }
@@ -98,7 +99,8 @@ def _detail(cluster: Cluster) -> dict[str, Any]:
         "nodes": nodes_of(cluster),
         "totals": totals(cluster),
         "checks": checks_of(cluster),
-        "health": health(cluster),
+        "state": cluster_state(cluster, timezone.now()),
+        "tally": tally(cluster),
         "router": _router_state(cluster),
         "services": services,
     }

@@ -14,7 +14,7 @@ from deployments.pipeline.timeline import usual_durations
 from deployments.services.models import Deployment, Service
 from portal.access import requires
 from portal.models import Role
-from portal.replicas import replica_views
+from portal.replicas import is_stale, replica_views, seen_at
 from portal.samples import curl, sample_body
 from portal.timeline import lay_out, total_seconds
 from portal.views.services_shared import get_service, page
@@ -46,7 +46,13 @@ def _timeline(service: Service) -> dict[str, Any]:
 
 
 def _replicas(service: Service) -> dict[str, Any]:
-    return {"service": service, "replicas": replica_views(service.replicas)}
+    seen = seen_at(service)
+    return {
+        "service": service,
+        "replicas": replica_views(service.replicas),
+        "seen_at": seen,
+        "stale": is_stale(seen, timezone.now()),
+    }
 
 
 def _figures(service: Service) -> dict[str, Any]:

@@ -238,6 +238,14 @@
     const quiet = Number(element.dataset.liveQuiet || 0) * 1000;
     return quiet > 0 && Date.now() - (readAt.get(element.getAttribute("hx-get")) || 0) < quiet;
   }
+  // data-live-every="15": read again after 15 seconds without news, so that silence is seen too.
+  const openedAt = Date.now();
+  function wake() {
+    for (const part of parts()) {
+      const every = Number(part.dataset.liveEvery || 0) * 1000;
+      if (every && Date.now() - (readAt.get(part.getAttribute("hx-get")) || openedAt) >= every) dirty.add(part);
+    }
+  }
   function refresh() {
     if (document.hidden || !window.htmx) return;
     for (const element of [...dirty]) {
@@ -294,7 +302,7 @@
   window.addEventListener("pagehide", () => { if (socket) { const old = socket; socket = null; old.close(); } });
   window.addEventListener("pageshow", (event) => { if (event.persisted) { news(null); subscribe(); } });
   setInterval(() => { if (state === "polling") news(null); }, 5000);
-  setInterval(() => { tick(); refresh(); }, 1000);
+  setInterval(() => { tick(); wake(); refresh(); }, 1000);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) { tick(); refresh(); } });
   // The portal answers again: no need to wait for the next try.
   document.addEventListener("htmx:afterOnLoad", () => { if (state === "polling" && !socket) connect(); });

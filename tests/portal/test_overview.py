@@ -76,6 +76,23 @@ def test_what_was_seen_too_long_ago_is_stale(age: float, stale: bool) -> None:
     assert overview.is_stale(NOW - timedelta(seconds=age), NOW) is stale
 
 
+@pytest.mark.parametrize(
+    ("service_age", "cluster_age", "stale"),
+    [(300, 3, False), (3, 300, False), (300, 300, True), (300, None, True), (None, 3, True)],
+)
+def test_a_quiet_service_is_seen_as_long_as_its_cluster_is(
+    service_age: int | None, cluster_age: int | None, stale: bool, cluster: Cluster
+) -> None:
+    def ago(age: int | None) -> datetime | None:
+        return None if age is None else NOW - timedelta(seconds=age)
+
+    Cluster.objects.update(observed_at=ago(cluster_age))
+    _service(cluster, "quiet", observed_at=ago(service_age))
+    (row,) = overview.service_rows(NOW)
+    assert row.stale is stale
+    assert (row.seen_at is None) is (service_age is None)
+
+
 def test_replicas_are_counted_by_phase(cluster: Cluster) -> None:
     phases = ["ready", "ready", "starting", "loading", "crashed", "draining"]
     _service(

@@ -14,7 +14,7 @@ from deployments.clusters.models import Cluster, Sku
 from deployments.codec import to_json
 from deployments.services.models import Service
 from deployments.types import Capacity, Check, CheckStatus, NodeCapacity
-from portal.cluster_view import health, nodes_of
+from portal.cluster_view import health, nodes_of, tally
 from portal.models import User
 
 
@@ -84,13 +84,27 @@ def test_an_unknown_capacity_is_none_and_said(cluster: Cluster, viewer: User) ->
     [
         ([], "unknown"),
         (["pass"], "pass"),
-        (["pass", "unknown"], "unknown"),
+        (["unknown"], "unknown"),
+        (["pass", "unknown"], "pass"),
         (["fail", "unknown"], "fail"),
     ],
 )
 def test_one_word_over_all_checks(statuses: list[str], word: str) -> None:
     checks = [{"name": "x", "status": status, "evidence": ""} for status in statuses]
     assert health(Cluster(checks=checks)) == word
+
+
+@pytest.mark.parametrize(
+    ("statuses", "words"),
+    [
+        (["pass", "pass"], "2 of 2 pass"),
+        (["pass", "unknown"], "1 of 2 pass, 1 unknown"),
+        (["fail", "unknown", "fail"], "0 of 3 pass, 2 fail, 1 unknown"),
+    ],
+)
+def test_the_checks_are_counted_in_words(statuses: list[str], words: str) -> None:
+    checks = [{"name": "x", "status": status, "evidence": ""} for status in statuses]
+    assert tally(Cluster(checks=checks)) == words
 
 
 def test_the_detail_shows_checks_with_evidence_and_remedy(cluster: Cluster, viewer: User) -> None:
@@ -201,7 +215,7 @@ def test_an_empty_cluster_is_detached(cluster: Cluster, administrator: User) -> 
     assert not Cluster.objects.exists()
 
 
-@pytest.mark.parametrize(("silent", "word"), [(29, "fresh"), (31, "late"), (None, "unknown")])
+@pytest.mark.parametrize(("silent", "word"), [(29, "connected"), (31, "late"), (None, "unknown")])
 def test_the_routers_freshness_is_said(
     silent: int | None, word: str, cluster: Cluster, viewer: User
 ) -> None:
