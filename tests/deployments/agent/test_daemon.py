@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def init():
     raise RuntimeError("the table is empty")
 def run(data):
     return 1
+"""
+
+
+# The first worker loads at once; of the second one `late` says what it does.
+UNEVEN = b"""
+import os, time
+def init():
+    try:
+        os.mkdir(os.path.join(os.environ["TMPDIR"], "first"))
+    except FileExistsError:
+        %s
+def run(data):
+    time.sleep(0.5)
+    return os.getpid()
 """
 
 
@@ -279,6 +294,31 @@ def test_an_init_that_fails_is_told_with_its_traceback_and_tried_again_later(clu
         time.sleep(0.05)
     assert not (gone / "work").exists()
     assert (gone / "log").is_dir()
+
+
+def test_a_replica_of_two_workers_is_ready_once_both_are(cluster):
+    script = UNEVEN % b"time.sleep(2.5)"
+    cluster.deploy(cluster.revision("uneven", 1, script, concurrency=2))
+    (replica,) = cluster.ready("uneven")
+    assert replica.ready_at - replica.started_at > 2.5
+    with ThreadPoolExecutor() as pool:
+        workers = set(pool.map(lambda _: score(replica), range(2)))
+    assert len(workers) == 2  # nothing waited inside the replica
+    cluster.driver.remove("uneven")
+    cluster.until("uneven", lambda found: not found)
+
+
+def test_a_replica_whose_second_worker_fails_was_never_ready(cluster):
+    script = UNEVEN % b"raise RuntimeError('no room for a second one')"
+    cluster.deploy(cluster.revision("halved", 1, script, concurrency=2))
+    (crashed,) = cluster.until(
+        "halved", lambda found: bool(found) and found[0].phase is Phase.CRASHED
+    )
+    assert crashed.ready_at is None
+    assert crashed.cause.code == "UserScriptInitFailed"
+    assert "no room for a second one" in crashed.cause.message
+    cluster.driver.remove("halved")
+    cluster.until("halved", lambda found: not found)
 
 
 def test_an_update_starts_the_new_one_before_the_old_one_goes(cluster):
