@@ -1,20 +1,26 @@
-"""Azure's two JSON files as values of the deployment form, with what could not be taken over named.
+"""Azure's files as values of the deployment form, with what could not be taken over named.
 
-Reads environments by name; changes nothing. The keys in a file are never put into a page.
+Reads environments; changes nothing. Keys in a file are taken over, and never put into a page in clear.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.utils.datastructures import MultiValueDict
 
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput
-from deployments.services import config, inference
-from portal.forms.deploy import AUTOSCALE, ENTRY_SCRIPT, FIXED, DeployForm
+from deployments.services import config, inference, keys
+from portal import brought
+from portal.forms.deploy import AUTOSCALE, BROUGHT, ENTRY_SCRIPT, FIXED, UPLOAD, DeployForm
 
 _LARGEST = 256 * 1024  # bytes of one of these files
-_SECRETS = ("primary_key", "secondary_key")
+_FILES = {
+    "inferenceconfig": "inferenceconfig.json",
+    "condafile": "the conda file",
+    "deploymentconfig": "deploymentconfig.json",
+}
 _WITHOUT_PLACE = {
     "token_auth_enabled": "tokenAuthEnabled: access with tokens is not part of this form.",
     "collect_model_data": "dataCollection.storageEnabled: data collection is not part of this form.",
@@ -34,35 +40,53 @@ class Filled:
     files: list[str] = field(default_factory=list)
 
 
-def read_files(files: MultiValueDict[str, Any]) -> Filled:
-    """What `inferenceconfig` and `deploymentconfig` of this upload say; either may be missing."""
+def read_files(files: MultiValueDict[str, Any], user: AbstractBaseUser) -> Filled:
+    """What `inferenceconfig`, the `condafile` it names and `deploymentconfig` of this upload say.
+
+    Any of them may be missing. Keys are kept for `user`.
+    """
     filled = Filled()
-    for name, read in (("inferenceconfig", _inference), ("deploymentconfig", _deployment)):
-        file = files.get(name)
-        if file is None:
+    texts: dict[str, str] = {}
+    for name, shown in _FILES.items():
+        if files.get(name) is None:
             continue
-        shown = f"{name}.json"
         try:
-            if file.size > _LARGEST:
-                raise InvalidInput(f"{shown} is larger than 256 KiB; this is another file.")
-            try:
-                text = file.read().decode("utf-8-sig")
-            except UnicodeDecodeError as error:
-                raise InvalidInput(f"{shown} is not text in UTF-8.") from error
-            read(text, filled)
-            filled.files.append(shown)
+            texts[name] = _text(files[name], shown)
         except InvalidInput as error:
             filled.problems.append(error.message)
+    try:
+        if "inferenceconfig" in texts or "condafile" in texts:
+            _inference(texts.get("inferenceconfig", "{}"), texts.get("condafile", ""), filled)
+            filled.files += [
+                _FILES[name] for name in ("inferenceconfig", "condafile") if name in texts
+            ]
+    except InvalidInput as error:
+        filled.problems.append(error.message)
+    try:
+        if "deploymentconfig" in texts:
+            _deployment(texts["deploymentconfig"], filled, user)
+            filled.files.append(_FILES["deploymentconfig"])
+    except InvalidInput as error:
+        filled.problems.append(error.message)
     if not filled.files and not filled.problems:
         filled.problems.append("Choose an inferenceconfig.json, a deploymentconfig.json, or both.")
     return filled
 
 
-def _deployment(text: str, filled: Filled) -> None:
+def _text(file: Any, shown: str) -> str:
+    if file.size > _LARGEST:
+        raise InvalidInput(f"{shown} is larger than 256 KiB; this is another file.")
+    try:
+        return str(file.read().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{shown} is not text in UTF-8.") from error
+
+
+def _deployment(text: str, filled: Filled, user: AbstractBaseUser) -> None:
     values, unknown = config.from_azure_json(text)
     filled.unknown += [("deploymentconfig.json", key) for key in unknown]
-    if any(values.pop(name, None) for name in _SECRETS):
-        filled.notes.append("keys: keys of a file are not shown in a page; new ones are made.")
+    _keys(values.pop("primary_key", None), values.pop("secondary_key", None), filled, user)
+    filled.notes += _rules_broken(values)
     for name, note in _WITHOUT_PLACE.items():
         if values.pop(name, None):
             filled.notes.append(note)
@@ -76,19 +100,64 @@ def _deployment(text: str, filled: Filled) -> None:
             filled.values[name] = value
 
 
-def _inference(text: str, filled: Filled) -> None:
+def _keys(primary: Any, secondary: Any, filled: Filled, user: AbstractBaseUser) -> None:
+    """A migrating service keeps its keys, so that none of its clients has to change."""
+    if not primary and not secondary:
+        return
+    pair = (str(primary or keys.generate()), str(secondary or keys.generate()))
+    if found := keys.check_given(*pair):
+        filled.notes.append(f"keys: not taken over, new ones are made. {found[0].message}")
+        return
+    filled.values["brought_keys"] = brought.keys_token(user, *pair)
+
+
+def _rules_broken(values: dict[str, Any]) -> list[str]:
+    """Azure's rules about numbers of replicas, which the form cannot break and so cannot show."""
+    try:
+        found = config.problems(config.from_values(values))
+    except InvalidInput:
+        return []  # a value of the wrong type: it is said beside its field
+    return [
+        problem.message
+        for problem in found
+        if problem.field == "num_replicas" or problem.field.startswith("autoscale_")
+    ]
+
+
+def _inference(text: str, conda_text: str, filled: Filled) -> None:
     said, unknown = inference.from_azure_json(text)
     filled.unknown += [("inferenceconfig.json", key) for key in unknown]
     filled.notes += said.notes
     if said.entry_script:
         filled.values |= {"serving": ENTRY_SCRIPT, "entry_script": said.entry_script}
     if said.source_directory:
+        filled.values["source_kind"] = UPLOAD
         filled.notes.append(f"sourceDirectory: upload the folder {said.source_directory} below.")
+    if conda_text and not said.conda_yaml:
+        said = replace(said, conda_yaml=conda_text, conda_file="")
     _environment(said, filled)
 
 
 def _environment(said: inference.InferenceConfig, filled: Filled) -> None:
-    if said.environment_name:
+    """Choose the environment the file means; where it is not registered, bring it along."""
+    if said.conda_file and not said.conda_yaml:
+        filled.notes.append(
+            f"environment: choose the conda file {said.conda_file} as well and fill in again, or "
+            "choose an environment below."
+        )
+        return
+    defined = brought.environment_of(said)
+    if defined is not None:
+        brought.check(defined)
+        same = brought.registered(defined)
+        if same is not None:
+            filled.values["environment"] = str(same)
+        else:
+            filled.values |= {
+                "environment": BROUGHT,
+                "brought_environment": brought.environment_text(defined),
+            }
+    elif said.environment_name:
         rows = Environment.objects.filter(name=said.environment_name)
         if said.environment_version.isdigit():
             rows = rows.filter(version=int(said.environment_version))
@@ -96,20 +165,8 @@ def _environment(said: inference.InferenceConfig, filled: Filled) -> None:
         if found is not None:
             filled.values["environment"] = str(found)
             return
-    defined = [
-        name
-        for name, value in (
-            ("a conda definition", said.conda_yaml or said.conda_file),
-            ("a base image", said.base_image),
-            ("docker steps", said.docker_steps),
-            ("variables", said.variables),
-        )
-        if value
-    ]
-    if said.environment_name or defined:
-        what = f"the environment {said.environment_name}" if said.environment_name else "it"
-        having = f" (with {', '.join(defined)})" if defined else ""
+        version = f", version {said.environment_version}" if said.environment_version else ""
         filled.notes.append(
-            f"environment: {what}{having} is not registered here; create it under Environments, "
-            "then choose it below."
+            f"environment: {said.environment_name}{version} is not registered here, and the file does "
+            "not say what is in it; create it under Environments, then choose it below."
         )

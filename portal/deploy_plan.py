@@ -5,10 +5,11 @@ from typing import Any
 
 from deployments.clusters.changes import capacity_of as cluster_capacity
 from deployments.clusters.models import Cluster
+from deployments.environments.definition import parse
 from deployments.environments.models import BuildState, Environment, EnvironmentBuild
 from deployments.errors import InvalidInput
 from deployments.registry.models import Framework, ModelVersion
-from deployments.services import fits
+from deployments.services import fits, placement
 from deployments.services.config import DEFAULTS, DeploymentConfig, replicas_needed
 from deployments.services.models import Service
 from portal.forms.deploy import EDITOR, ENTRY_SCRIPT, DeployForm
@@ -60,9 +61,7 @@ def capacity_of(values: dict[str, Any]) -> Needed:
 def misfits_of(form: DeployForm, cluster: Cluster | None) -> list[InvalidInput]:
     """What can never run on the cluster; empty while the configuration itself is not valid."""
     config = form.config
-    if config is None or cluster is None:
-        return []
-    return fits.misfits(config, cluster_capacity(cluster), cluster.purpose, cluster.sku.name)
+    return placement.misfits_on(config, cluster) if config is not None else []
 
 
 def plan_of(form: DeployForm, service: Service | None) -> Plan:
@@ -78,6 +77,11 @@ def plan_of(form: DeployForm, service: Service | None) -> Plan:
                 _remark(form, item)
                 for item in fits.warnings(form.config, cluster_capacity(cluster))
             ]
+    if (defined := data.get("new_environment")) is not None:
+        wrong = placement.environment_problems(parse(**defined.texts()), cluster)
+    else:
+        wrong = placement.unbuildable(data.get("environment"), cluster)
+    plan.misfits += [Remark("Environment", item.message) for item in wrong]
     plan.lines = _lines(data, service, cluster)
     return plan
 
@@ -98,10 +102,18 @@ def _lines(data: dict[str, Any], service: Service | None, cluster: Cluster | Non
         shown = ", ".join(str(version) for version in models[:3])
         more = f" and {len(models) - 3} more" if len(models) > 3 else ""
         lines.append(f"It serves {shown}{more}, {_serving(data)}.")
-    lines.append(_environment(data.get("environment"), models or []))
+    if (defined := data.get("new_environment")) is not None:
+        lines.append(
+            f"{defined.name or 'An environment'} is made as inferenceconfig.json says, then built; "
+            "that can take minutes."
+        )
+    else:
+        lines.append(_environment(data.get("environment"), models or []))
     if (config := data.get("config")) is not None:
         lines.append(_replicas(config))
-        if service is None:
+        if data.get("brought_keys"):
+            lines.append("Its keys become those of deploymentconfig.json.")
+        elif service is None:
             lines.append(
                 "Two keys are made for it."
                 if config.auth_enabled

@@ -15,13 +15,12 @@ from django.db.models import F
 from django.utils import timezone
 
 from deployments.audit.record import record
-from deployments.clusters.changes import capacity_of
 from deployments.clusters.models import Cluster
 from deployments.environments.models import Environment
 from deployments.errors import Conflict, InvalidInput, NotFound
 from deployments.queue import enqueue_deployment
 from deployments.registry.models import Blob, ModelVersion
-from deployments.services import fits, keys, no_code, sources
+from deployments.services import keys, no_code, placement, sources
 from deployments.services.apply import apply_on_commit
 from deployments.services.config import DeploymentConfig, from_values, problems
 from deployments.services.models import (
@@ -123,7 +122,10 @@ def check(request: DeployRequest) -> list[InvalidInput]:
     except InvalidInput as error:
         return [*found, error]
     cluster = service.cluster if service is not None else request.cluster
-    return found + _plan_problems(plan) + _misfits(plan.config, cluster)
+    found += _plan_problems(plan)
+    if not problems(plan.config):
+        found += placement.misfits_on(plan.config, cluster)
+    return found + placement.unbuildable(plan.environment, cluster)
 
 
 def _find(request: DeployRequest) -> Service | None:
@@ -172,13 +174,6 @@ def _plan(request: DeployRequest, service: Service | None) -> _Plan:
     if environment is None and base is not None and not no_code.made_here(base.environment):
         environment = base.environment
     return _Plan(tuple(versions), source, script.strip(), environment, config)
-
-
-def _misfits(config: DeploymentConfig, cluster: Cluster | None) -> list[InvalidInput]:
-    """What could never run there, by the capacity that was read last."""
-    if cluster is None or problems(config):
-        return []
-    return fits.misfits(config, capacity_of(cluster), cluster.purpose, cluster.sku.name)
 
 
 def _plan_problems(plan: _Plan) -> list[InvalidInput]:

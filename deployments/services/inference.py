@@ -33,9 +33,7 @@ class InferenceConfig:
 
 
 _IGNORED = {
-    "environment.docker.baseImageRegistry": "Images are not pulled with credentials from this file.",
     "environment.docker.shmSize": "Shared memory is not limited on this machine.",
-    "environment.python.userManagedDependencies": "",
     "environment.python.interpreterPath": "The environment's own Python is used.",
     "environment.inferencingStackVersion": "The scoring server's version comes with Slipway.",
     "runtime": "",
@@ -51,6 +49,9 @@ def from_azure_json(text: str) -> tuple[InferenceConfig, list[str]]:
     unknown: list[str] = []
     notes: list[str] = []
     _read(data, "", values, unknown, notes)
+    registry = values.pop("registry", "")
+    if registry and values.get("base_image") and not values["base_image"].startswith(registry):
+        values["base_image"] = f"{registry}/{values['base_image']}"
     return InferenceConfig(**values, notes=tuple(notes)), unknown
 
 
@@ -88,6 +89,18 @@ def _read(
                 },
                 sort_keys=False,
             )
+        elif path == "environment.docker.baseImageRegistry":
+            registry = _object(value, path)
+            values["registry"] = _text(registry.get("address") or "", path).rstrip("/")
+            if registry.get("username") or registry.get("password"):
+                notes.append(f"{path}: Images are not pulled with credentials from this file.")
+            unknown += [f"{path}.{name}" for name in registry if name not in _REGISTRY]
+        elif path == "environment.python.userManagedDependencies":
+            if value is True:
+                notes.append(
+                    f"{path}: A cluster that runs no containers has none of the base image's "
+                    "packages; name those that the script imports."
+                )
         elif path in _IGNORED:
             if _IGNORED[path]:
                 notes.append(f"{path}: {_IGNORED[path]}")
@@ -95,6 +108,7 @@ def _read(
             unknown.append(path)
 
 
+_REGISTRY = ("address", "username", "password")
 _TEXTS = {
     "entryScript": "entry_script",
     "sourceDirectory": "source_directory",

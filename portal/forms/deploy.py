@@ -13,11 +13,13 @@ from deployments.errors import InvalidInput
 from deployments.services import config as configuration
 from deployments.services.config import DeploymentConfig
 from deployments.services.models import Service, service_name_validator
+from portal import brought
 from portal.forms.fields import ManyFilesField, ModelVersionsField, TagsField, set_choices
 
 AUTOSCALE, FIXED = "autoscale", "fixed"
 NO_CODE, ENTRY_SCRIPT = "no_code", "entry_script"
 EDITOR, UPLOAD, KEPT = "editor", "upload", "kept"
+BROUGHT = "brought"  # the environment that inferenceconfig.json defines
 
 _SOURCE_KINDS = [
     (EDITOR, "Write it here"),
@@ -71,9 +73,19 @@ def _number(label: str, step: str = "1", whole: bool = True, **kwargs: Any) -> A
     )
 
 
+def _brought_label(text: str) -> str:
+    try:
+        found = brought.environment_from(text)
+    except InvalidInput:
+        found = None
+    name = found.name if found is not None else ""
+    return f"{name or 'The one'} of inferenceconfig.json, made when this is deployed"
+
+
 class DeployForm(forms.Form):
     """A new service, or with `service` the next revision of one.
 
+    `cleaned_data["new_environment"]` is what inferenceconfig.json defines, where that was chosen;
     `cleaned_data["config"]` is the checked DeploymentConfig, `cleaned_data["config_values"]` what was
     given of it, under Azure's names. `has_kept` says whether a project folder
     was given before (uploaded a moment ago, or the current revision's) and may be kept.
@@ -146,6 +158,8 @@ class DeployForm(forms.Form):
     kept_source = forms.CharField(required=False, widget=forms.HiddenInput)
 
     environment = forms.ChoiceField(label="Environment", required=False)
+    brought_environment = forms.CharField(required=False, strip=False, widget=forms.HiddenInput)
+    brought_keys = forms.CharField(required=False, widget=forms.HiddenInput)
 
     cpu_cores = _number("CPU cores", step="0.1", whole=False, default=0.1)
     memory_gb = _number("Memory, GiB", step="0.1", whole=False, default=0.5)
@@ -222,7 +236,10 @@ class DeployForm(forms.Form):
     def _environments(self) -> list[tuple[str, str]]:
         rows = Environment.objects.order_by("name", "-version").values_list("name", "version")
         named = [(f"{name}:{version}", f"{name}, version {version}") for name, version in rows]
-        return [("", "Made for the model’s framework"), *named]
+        first = [("", "Made for the model’s framework")]
+        if text := self["brought_environment"].value():
+            first.append((BROUGHT, _brought_label(text)))
+        return [*first, *named]
 
     def clean_name(self) -> str:
         name = self.cleaned_data["name"]
@@ -240,9 +257,19 @@ class DeployForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
+        self._check_environment(data)
         self._check_source(data)
         self._check_config(data)
         return data
+
+    def _check_environment(self, data: dict[str, Any]) -> None:
+        data["new_environment"] = None
+        if self["environment"].value() != BROUGHT:
+            return
+        try:
+            data["new_environment"] = brought.environment_from(data.get("brought_environment", ""))
+        except InvalidInput as error:
+            self.add_problem(error)
 
     def _check_source(self, data: dict[str, Any]) -> None:
         if data.get("serving") != ENTRY_SCRIPT:

@@ -10,11 +10,13 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from deployments.environments.changes import create_environment
+from deployments.environments.models import Environment
 from deployments.errors import InvalidInput, SlipwayError
 from deployments.registry.models import Blob, ModelVersion
 from deployments.services import changes, no_code, sources
 from deployments.services.models import Revision, Service
-from portal import project_source
+from portal import brought, project_source
 from portal.access import person, requires
 from portal.deploy_fill import read_files
 from portal.deploy_initial import of_model, of_revision
@@ -166,7 +168,7 @@ def _request(
     data = form.cleaned_data
     versions = tuple(data["models"])
     scripted = data["serving"] == ENTRY_SCRIPT
-    environment = data["environment"]
+    environment = data["environment"] or _brought_environment(request, form, service)
     if environment is None and scripted:
         environment = _made_for(request, versions)
     elif environment is None and service is not None:
@@ -186,7 +188,28 @@ def _request(
         description=None if service else data["description"],
         tags=None if service else data["tags"],
         note=data["note"],
+        keys=brought.keys_from(person(request), data["brought_keys"]),
     )
+
+
+def _brought_environment(
+    request: HttpRequest, form: DeployForm, service: Service | None
+) -> Environment | None:
+    """The environment that inferenceconfig.json defines, made now where it is the chosen one."""
+    defined = form.cleaned_data["new_environment"]
+    if defined is None:
+        return None
+    name = service.name if service else form.cleaned_data["name"]
+    try:
+        return create_environment(
+            person(request),
+            name=defined.name or f"{name}-environment",
+            variables=defined.variables,
+            description="From inferenceconfig.json.",
+            **defined.texts(),
+        )
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field="environment") from error
 
 
 def _fits(versions: tuple[ModelVersion, ...]) -> bool:
@@ -275,8 +298,10 @@ def fill(request: HttpRequest) -> HttpResponse:
     if name := request.POST.get("service", ""):
         service = get_service(name)
     bound, kept = _bound(request, service)
-    filled = read_files(request.FILES)
+    filled = read_files(request.FILES, person(request))
     initial = _sent(bound.data) | filled.values
+    if kept is not None:
+        initial["source_kind"] = bound.data.get("source_kind")  # its folder is here already
     form = DeployForm(initial=initial, service=service, has_kept=kept is not None)
     context = _form_context(form, service, kept, filled=filled)
     return render(request, "services/_form.html", context)

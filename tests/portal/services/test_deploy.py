@@ -13,9 +13,10 @@ from django.test import Client
 from django.urls import reverse
 
 from deployments.clusters.models import Cluster
+from deployments.environments.changes import create_environment
 from deployments.environments.models import Environment
 from deployments.registry.models import ModelVersion
-from deployments.services import sources
+from deployments.services import keys, sources
 from deployments.services.models import Deployment, Service
 from portal import project_source
 from portal.models import User
@@ -477,6 +478,7 @@ def test_azures_files_fill_in_the_form_and_unknown_keys_are_named(
     text = answer.content.decode()
     assert "super-secret-key-123" not in text
     assert "upload the folder src" in text
+    assert values["source_kind"] == "upload"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"computeType": "aci"}', "\ufeff{"])
@@ -498,3 +500,143 @@ def test_a_file_that_cannot_be_read_is_said_and_nothing_typed_is_lost(
 def test_filling_in_without_a_file_asks_for_one(desk: Client) -> None:
     text = desk.post("/services/_deploy/fill/", {"cluster": "local"}).content.decode()
     assert "Choose an inferenceconfig.json" in text
+
+
+PRIMARY, SECONDARY = "azure-primary-key-of-old", "azure-secondary-key-of-old"
+CONDA = {
+    "name": "project_environment",
+    "dependencies": ["python=3.11", {"pip": ["azureml-defaults", "numpy"]}],
+    "channels": ["conda-forge"],
+}
+
+
+def _fill(desk: Client, **files: Any) -> Any:
+    given = {
+        name: SimpleUploadedFile("env.yml", value.encode())
+        if name == "condafile"
+        else _json(name, value)
+        for name, value in files.items()
+    }
+    return desk.post("/services/_deploy/fill/", {"cluster": "local", **given})
+
+
+def test_keys_of_a_file_go_on_working_and_are_never_in_a_page(
+    desk: Client, diabetes: ModelVersion
+) -> None:
+    file = {"keys": {"primaryKey": PRIMARY, "secondaryKey": SECONDARY}}
+    page = _fill(desk, deploymentconfig=file)
+    token = page.context["form"].initial["brought_keys"]
+    assert token
+    assert PRIMARY not in page.content.decode() + token
+    plan = desk.post("/services/_deploy/plan/", _form(brought_keys=token)).content.decode()
+    assert "become those of deploymentconfig.json" in plan
+    assert desk.post("/services/_deploy/", _form(brought_keys=token)).status_code == 302
+    assert keys.read(Service.objects.get()) == (PRIMARY, SECONDARY)
+
+
+def test_a_single_key_of_a_file_gets_a_fresh_one_beside_it(
+    desk: Client, diabetes: ModelVersion
+) -> None:
+    page = _fill(desk, deploymentconfig={"keys": {"primaryKey": PRIMARY, "secondaryKey": None}})
+    desk.post(
+        "/services/_deploy/", _form(brought_keys=page.context["form"].initial["brought_keys"])
+    )
+    primary, secondary = keys.read(Service.objects.get())
+    assert primary == PRIMARY
+    assert len(secondary) == 32
+
+
+def test_keys_that_cannot_be_taken_over_are_said(desk: Client) -> None:
+    page = _fill(desk, deploymentconfig={"keys": {"primaryKey": "short"}})
+    assert "brought_keys" not in page.context["filled"].values
+    assert "16 to 256" in page.context["filled"].notes[0]
+
+
+def test_brought_keys_are_for_the_person_who_brought_them(
+    desk: Client, administrator: User, diabetes: ModelVersion
+) -> None:
+    page = _fill(desk, deploymentconfig={"keys": {"primaryKey": PRIMARY}})
+    token = page.context["form"].initial["brought_keys"]
+    other = Client()
+    other.force_login(administrator)
+    answer = other.post("/services/_deploy/", _form(brought_keys=token))
+    assert answer.status_code == 422
+    assert "not kept any more" in answer.content.decode()
+    assert not Service.objects.exists()
+
+
+def test_an_environment_of_a_file_is_made_when_it_is_deployed(
+    desk: Client, diabetes: ModelVersion
+) -> None:
+    file = {
+        "entryScript": "score.py",
+        "environment": {
+            "name": "project environment",
+            "environmentVariables": {"LEVEL": "5"},
+            "docker": {
+                "baseImage": "azureml/base:1",
+                "baseImageRegistry": {"address": "mcr.example", "username": None, "password": None},
+            },
+            "python": {"userManagedDependencies": False, "condaDependencies": CONDA},
+        },
+    }
+    page = _fill(desk, inferenceconfig=file)
+    values, filled = page.context["form"].initial, page.context["filled"]
+    assert (filled.unknown, filled.notes, filled.problems) == ([], [], [])
+    assert values["environment"] == "brought"
+    assert not Environment.objects.filter(name="project-environment").exists()
+    sent = _form(
+        serving="entry_script",
+        entry_script="score.py",
+        score_py=SCRIPT,
+        environment="brought",
+        brought_environment=values["brought_environment"],
+    )
+    plan = desk.post("/services/_deploy/plan/", sent).content.decode()
+    assert "project-environment is made as inferenceconfig.json says" in plan
+    assert desk.post("/services/_deploy/", sent).status_code == 302
+    made = Service.objects.get().revisions.get().environment
+    assert str(made) == "project-environment:1"
+    assert made.variables == {"LEVEL": "5"}
+    assert made.base_image == "mcr.example/azureml/base:1"
+    assert "azureml-defaults" in made.conda_yaml
+    again = _fill(desk, inferenceconfig=file)
+    assert again.context["form"].initial["environment"] == "project-environment:1"
+
+
+def test_the_conda_file_that_an_older_file_names_is_asked_for_and_taken(desk: Client) -> None:
+    file = {"entryScript": "score.py", "runtime": "python", "condaFile": "myenv.yml"}
+    alone = _fill(desk, inferenceconfig=file).context["filled"]
+    assert "choose the conda file myenv.yml as well" in alone.notes[0]
+    assert "environment" not in alone.values
+    both = _fill(desk, inferenceconfig=file, condafile="dependencies:\n  - numpy\n").context[
+        "filled"
+    ]
+    assert both.notes == []
+    assert both.values["environment"] == "brought"
+
+
+def test_a_mistake_in_a_files_environment_is_said_with_its_line(desk: Client) -> None:
+    page = _fill(desk, inferenceconfig={"entryScript": "a.py"}, condafile="dependencies:\n  - [\n")
+    assert "Line " in page.context["filled"].problems[0]
+    assert page.context["form"].initial["entry_script"] == "a.py"
+
+
+def test_rules_of_azure_that_a_file_breaks_are_said(desk: Client) -> None:
+    page = _fill(
+        desk, deploymentconfig={"autoScaler": {"autoscaleEnabled": True}, "numReplicas": 3}
+    )
+    assert "cannot be set while autoscaling is on" in page.context["filled"].notes[0]
+
+
+def test_an_environment_this_machine_cannot_make_is_said_before_it_is_submitted(
+    desk: Client, diabetes: ModelVersion
+) -> None:
+    made = create_environment(None, name="gpu", conda_yaml="dependencies:\n  - cudatoolkit=11\n")
+    sent = _form(environment=str(made))
+    assert "cudatoolkit (line 2) is not on PyPI" in (
+        desk.post("/services/_deploy/plan/", sent).content.decode()
+    )
+    answer = desk.post("/services/_deploy/", sent)
+    assert answer.status_code == 422
+    assert "needs a Docker or Kubernetes" in answer.context["form"].errors["environment"][0]
