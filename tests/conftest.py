@@ -1,8 +1,24 @@
-"""People with roles, and the daemons that tests may ask for."""
+"""People with roles; what takes long comes first, and waits long for what should come soon."""
 
 import pytest
+from playwright.sync_api import expect
 
 from portal.models import Role, User
+
+# A condition that comes early costs nothing; one that comes late on a busy machine is no failure.
+expect.set_options(timeout=30_000)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with daemons and browsers first, else random: a long file that starts last runs alone."""
+    slowest: dict[str, int] = {}
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        daemons = 2 if item.get_closest_marker("daemons") else 0
+        browser = 1 if item.get_closest_marker("browser") else 0
+        slowest[file] = max(slowest.get(file, 0), daemons + browser)
+    items.sort(key=lambda item: -slowest[item.nodeid.partition("::")[0]])
 
 
 def _person(name: str, role: str) -> User:

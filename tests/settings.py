@@ -1,11 +1,23 @@
-"""Settings of the test run: the product's own, with state in a folder of its own."""
+"""Settings of the test run: the product's own, with state in a folder of its own.
 
+Each process that runs tests has its own folder, never the one of a Slipway that is in use: numbers of
+rows begin anew in each test database, and files are named by them. Processes that a test starts keep
+the SLIPWAY_HOME they are given.
+"""
+
+import atexit
 import os
+import shutil
 import tempfile
 
-os.environ.setdefault("SLIPWAY_HOME", tempfile.mkdtemp(prefix="slipway-tests-"))
+_RUNS_TESTS = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+if os.environ.get("SLIPWAY_TESTS_IN") != _RUNS_TESTS:
+    _home = tempfile.mkdtemp(prefix="slipway-tests-")
+    atexit.register(shutil.rmtree, _home, ignore_errors=True)
+    os.environ["SLIPWAY_TESTS_IN"] = _RUNS_TESTS
+    os.environ["SLIPWAY_HOME"] = _home
 
-from portal.settings import *  # noqa: F403
+from portal.settings import *  # noqa: E402, F403
 
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

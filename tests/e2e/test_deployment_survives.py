@@ -24,11 +24,12 @@ import pytest
 from deployments.drivers.process import ProcessDriver
 from deployments.errors import SlipwayError
 from deployments.types import Phase, Replica, ReplicaRoute, RouteReport, RouteState
+from tests.ports import free_range
 
-pytestmark = [pytest.mark.daemons, pytest.mark.xdist_group("survives")]
+pytestmark = [pytest.mark.daemons, pytest.mark.timeout(600)]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PORTS = "25100-25199"
+PORTS = free_range()
 QUICK = "def init(): ...\ndef run(data): return data.upper()\n"
 SLOW = "import time\ndef init(): time.sleep(3)\ndef run(data): return data.upper()\n"
 BROKEN = "import nowhere_to_be_found\ndef init(): ...\ndef run(data): ...\n"
@@ -69,7 +70,7 @@ class World:
         process.send_signal(signal.SIGKILL)
         for child in children:
             child.kill()
-        process.wait(5)
+        process.wait(30)
 
     def prepare(self) -> None:
         """Start the process that does what people do; it makes the home first."""
@@ -97,7 +98,7 @@ class World:
 
     def row(self, deployment: int) -> dict[str, str]:
         columns = "state, step, cause_code, cause, evidence, attempts"
-        with closing(sqlite3.connect(self.home / "db.sqlite3", timeout=10)) as database:
+        with closing(sqlite3.connect(self.home / "db.sqlite3", timeout=30)) as database:
             database.row_factory = sqlite3.Row
             return dict(
                 database.execute(
@@ -106,7 +107,7 @@ class World:
             )
 
     def service(self, name: str) -> dict[str, str]:
-        with closing(sqlite3.connect(self.home / "db.sqlite3", timeout=10)) as database:
+        with closing(sqlite3.connect(self.home / "db.sqlite3", timeout=30)) as database:
             database.row_factory = sqlite3.Row
             return dict(
                 database.execute(
@@ -114,7 +115,7 @@ class World:
                 ).fetchone()
             )
 
-    def wait_for(self, what: str, test: Callable[[], object], seconds: float = 60.0) -> None:
+    def wait_for(self, what: str, test: Callable[[], object], seconds: float = 180.0) -> None:
         deadline = time.monotonic() + seconds
         while not test():
             assert time.monotonic() < deadline, f"{what} did not come\n{self.said()}"
@@ -131,7 +132,7 @@ class World:
             data=text.encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read())
 
     def log(self, deployment: int) -> list[str]:

@@ -8,7 +8,6 @@ the endpoint is scored through the router; `manage.py down` stops all of it. Wha
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -25,7 +24,9 @@ from sklearn import __version__ as sklearn_version
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
-pytestmark = [pytest.mark.daemons, pytest.mark.browser, pytest.mark.timeout(240)]
+from tests.ports import free_port, free_range
+
+pytestmark = [pytest.mark.daemons, pytest.mark.browser, pytest.mark.timeout(600)]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FLOWER = [5.1, 3.5, 1.4, 0.2]
@@ -46,12 +47,6 @@ class Running:
         return (self.home / "admin_password").read_text().strip()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _manage(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
@@ -67,14 +62,14 @@ def _manage(environ: dict[str, str], *arguments: str) -> subprocess.CompletedPro
 @pytest.fixture(scope="module")
 def slipway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("home")
-    portal, router = _free_port(), _free_port()
+    portal, router = free_port(), free_port()
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
         "DJANGO_SETTINGS_MODULE": "portal.settings",
         "SLIPWAY_HOME": str(home),
         "SLIPWAY_PORT": str(portal),
         "SLIPWAY_ROUTER_PORT": str(router),
-        "SLIPWAY_REPLICA_PORTS": "26400-26499",
+        "SLIPWAY_REPLICA_PORTS": free_range(),
         "SLIPWAY_SEED": "False",
     }
     done = _manage(environ, "up", "--detach")
@@ -103,7 +98,7 @@ def page(slipway: Running) -> Iterator[Page]:
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         tab = browser.new_context(base_url=slipway.portal).new_page()
-        tab.set_default_timeout(30_000)
+        tab.set_default_timeout(60_000)
         tab.goto("/login/")
         tab.fill("[name=username]", "admin")
         tab.fill("[name=password]", slipway.password)
@@ -160,7 +155,7 @@ def test_a_model_is_registered_deployed_watched_and_scored(
     page.get_by_role("button", name="Deploy").click()
     page.wait_for_url("**/services/iris/")
     _say("submitted the deployment")
-    expect(page.get_by_text("Healthy").first).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("Healthy").first).to_be_visible(timeout=240_000)
     _say(f"Healthy {time.monotonic() - submitted:.1f} s after the submit, environment built")
 
     page.goto("/services/iris/consume/")
@@ -187,8 +182,8 @@ def test_a_model_is_registered_deployed_watched_and_scored(
     submitted = time.monotonic()
     page.get_by_role("button", name="Deploy").click()
     page.wait_for_url("**/services/iris/")
-    expect(page.get_by_text("Succeeded", exact=True).first).to_be_visible(timeout=60_000)
-    expect(page.get_by_text("revision 2").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Succeeded", exact=True).first).to_be_visible(timeout=180_000)
+    expect(page.get_by_text("revision 2").first).to_be_visible(timeout=180_000)
     _say(f"an update with a cached environment took {time.monotonic() - submitted:.1f} s")
     assert _score(slipway, "iris", key).status_code == 200
 

@@ -36,22 +36,22 @@ class Socket(ApplicationCommunicator):
     async def open(self) -> bool:
         """Whether the handshake was accepted."""
         await self.send_input({"type": "websocket.connect"})
-        return (await self.receive_output(3))["type"] == "websocket.accept"
+        return (await self.receive_output(30))["type"] == "websocket.accept"
 
     async def send_text(self, text: str) -> None:
         await self.send_input({"type": "websocket.receive", "text": text})
 
     async def message(self) -> Any:
         """The next message, decoded. AssertionError when the socket was closed instead."""
-        output = await self.receive_output(3)
+        output = await self.receive_output(30)
         assert output["type"] == "websocket.send", output
         return json.loads(output["text"])
 
     async def closed_with(self) -> int:
-        output = await self.receive_output(3)
+        output = await self.receive_output(30)
         assert output["type"] == "websocket.close", output
         return output["code"]
 
     async def leave(self) -> None:
         await self.send_input({"type": "websocket.disconnect", "code": 1000})
-        await self.wait(3)
+        await self.wait(30)

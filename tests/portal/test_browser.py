@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from django.test import Client
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from portal.models import User
+from tests.ports import free_port
 
 pytestmark = pytest.mark.browser
 
@@ -37,7 +38,7 @@ def _tab(
     browser: Browser, url: str, cookie: tuple[str, str], complaints: list[str], **options: Any
 ) -> Page:
     context = browser.new_context(base_url=url, **options)
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(30_000)
     context.add_cookies([{"name": cookie[0], "value": cookie[1], "url": url}])
     tab = context.new_page()
     tab.on("pageerror", lambda error: complaints.append(str(error)))
@@ -139,17 +140,11 @@ def test_the_keyboard_reaches_the_content_first(tab: Page) -> None:
 # The live socket, over the real server and Redis ----------------------------------------------
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class _Portal:
     """Redis, a process that changes rows, and a web server that can be stopped and started."""
 
     def __init__(self, home: Path, stack: ExitStack) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environ = {
             **os.environ,
@@ -189,7 +184,7 @@ class _Portal:
             [sys.executable, "-m", "uvicorn", "portal.asgi:application", "--port", str(self.port),
              "--log-level", "warning"]
         )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -230,15 +225,15 @@ def test_a_page_follows_changes_survives_a_restart_and_ends_with_the_person(
         page.goto("/")
         expect(state).to_have_attribute("data-state", "live")
         portal.say("state Healthy")
-        expect(row.locator(".badge")).to_have_text("Healthy", timeout=10_000)
+        expect(row.locator(".badge")).to_have_text("Healthy", timeout=30_000)
 
         _stop(portal.web)
         expect(state).to_have_attribute("data-state", "polling")
         expect(state).to_contain_text("every 5 s")
         portal.say("state Failed")
         portal.start()
-        expect(state).to_have_attribute("data-state", "live", timeout=20_000)
-        expect(row.locator(".badge")).to_have_text("Failed", timeout=10_000)
+        expect(state).to_have_attribute("data-state", "live", timeout=60_000)
+        expect(row.locator(".badge")).to_have_text("Failed", timeout=30_000)
 
         portal.say("deactivate")
         expect(state).to_have_attribute("data-state", "offline")

@@ -79,7 +79,7 @@ def test_a_real_supervisor_starts_tells_and_stops(tmp_path: Path):
     )
     try:
         supervisor = Supervisor(tmp_path)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while supervisor.states().get("sleeper") != "RUNNING":
             assert time.monotonic() < deadline, supervisor.states()
             time.sleep(0.1)
@@ -90,7 +90,7 @@ def test_a_real_supervisor_starts_tells_and_stops(tmp_path: Path):
             time.sleep(0.1)
         assert supervisor.pid() == daemon.pid
         supervisor.shutdown()
-        daemon.wait(timeout=15)
+        daemon.wait(timeout=60)
         assert supervisor.pid() is None
     finally:
         if daemon.poll() is None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,16 +16,11 @@ from router.haproxy.process import HAProxy, find_binary
 from router.loop import RouterLoop
 from router.ring import Ring
 from router.run import Place
+from tests.ports import free_port
 from tests.router.fakes import MemoryDriver, TinyReplica
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def eventually(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
     """Wait for something that another task or process brings about."""
     end = time.monotonic() + seconds
     while not condition():

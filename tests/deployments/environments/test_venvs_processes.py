@@ -61,7 +61,7 @@ def start(prepared: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
 
 
 def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 0
     return json.loads(output) if output else {}
 
@@ -73,7 +73,7 @@ def runs(home: Path) -> int:
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -44,7 +44,7 @@ def _at_once(*tasks):
     def run(task):
         try:
             assert connection.settings_dict["NAME"].endswith("db.sqlite3")
-            barrier.wait(timeout=10)
+            barrier.wait(timeout=60)
             return task()
         finally:
             connections.close_all()

@@ -42,7 +42,7 @@ def page(chromium, live_server, client, deployer, settings):
         ]
     )
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     yield page

@@ -40,7 +40,7 @@ def page(browser: Browser, live_server: Any, deployer: User) -> Iterator[Page]:
     session = client.cookies[settings.SESSION_COOKIE_NAME].value
     complaints: list[str] = []
     context = browser.new_context(base_url=live_server.url)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     context.add_cookies(
         [{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url}]
     )

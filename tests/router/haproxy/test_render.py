@@ -1,6 +1,8 @@
 """The configuration's text: what it promises, and when it is another one."""
 
 import asyncio
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,12 +74,19 @@ def test_an_address_of_ipv6_is_bound_in_brackets() -> None:
     assert "bind [::1]:8080\n" in render.render(replace(CONFIG, bind="::1"))
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name, which pytest's own may not."""
+    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.daemons
 @pytest.mark.parametrize("server_close", [True, False])
 async def test_haproxy_takes_the_text_in_a_folder_with_a_blank(
-    tmp_path: Path, server_close: bool
+    short: Path, server_close: bool
 ) -> None:
-    folder = tmp_path / "a folder"
+    folder = short / "a folder"
     paths = Paths.of(folder, folder, "local")
     config = replace(
         CONFIG,
