@@ -9,6 +9,7 @@ changes, and gets `subscribed` (what it listens to now), `refused` (a topic that
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 from channels.db import database_sync_to_async
@@ -110,7 +111,8 @@ class LiveConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels ha
             await self.close(code=NOT_SIGNED_IN)
 
     async def say(self, message: dict[str, Any]) -> None:
-        await self.send(text_data=json.dumps(message))
+        with suppress(OSError):  # the page has gone; `disconnect` follows
+            await self.send(text_data=json.dumps(message))
 
 
 def _asked_for(text: str | None) -> list[Any] | None:

@@ -17,5 +17,4 @@ urlpatterns = [
     path("services/", include("portal.views.logs_urls")),
     path("api/", include("portal.api.urls")),
     path("admin/", admin.site.urls),
-    path("admin/jobs/", include("django_rq.urls")),
 ]

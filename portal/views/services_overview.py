@@ -95,7 +95,11 @@ def state(request: HttpRequest, name: str) -> HttpResponse:
 @requires(Role.VIEWER)
 @require_GET
 def timeline(request: HttpRequest, name: str) -> HttpResponse:
-    return render(request, "services/_timeline.html", _timeline(get_service(name)))
+    """The timeline; with `?log=<id>`, the deployment whose log is shown, also a newer one's log."""
+    context = _timeline(get_service(name))
+    deployment, shown = context["deployment"], request.GET.get("log", "")
+    context["newer_log"] = bool(deployment and shown and shown != str(deployment.pk))
+    return render(request, "services/_timeline.html", context)
 
 
 @requires(Role.VIEWER)

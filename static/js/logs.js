@@ -251,7 +251,7 @@
       this.view = this.piece("view");
       this.space = this.piece("space");
       this.template = this.piece("row").content.firstElementChild;
-      this.label = this.dataset.source.startsWith("service:") ? `${this.dataset.source.slice(8)}-` : "";
+      this.label = this.dataset.label || ""; // what the sources' names need not repeat
       this.listen();
       this.resized = new ResizeObserver(() => this.measure());
       this.resized.observe(this.view);

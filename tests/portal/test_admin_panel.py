@@ -3,6 +3,7 @@
 import pytest
 from django.contrib import admin
 from django.test import Client
+from django.urls import resolve
 
 from portal.models import User
 
@@ -61,3 +62,9 @@ def test_it_wears_the_houses_colours_and_leads_back(client: Client, administrato
     assert "admin-slipway" in html
     assert "Back to the portal" in html
     assert "Groups" not in html
+
+
+def test_the_job_queue_is_there(client: Client, administrator: User) -> None:
+    client.force_login(administrator)
+    assert "/admin/django_rq/dashboard/" in client.get("/admin/").content.decode()
+    assert resolve("/admin/django_rq/dashboard/").url_name == "django_rq_home"

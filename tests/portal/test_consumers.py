@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 from django.test import Client
 
 from deployments.signals import announce
-from portal.consumers import MOST_TOPICS, NOT_SIGNED_IN, NOT_UNDERSTOOD
+from portal.consumers import MOST_TOPICS, NOT_SIGNED_IN, NOT_UNDERSTOOD, LiveConsumer
 from portal.models import User
 from tests.portal.sockets import Socket, signed_in
 
@@ -152,3 +152,13 @@ async def test_all_of_a_kind_hears_of_what_is_new(viewer: User) -> None:
     await sync_to_async(announce)("service", "just-made")
     assert await socket.message() == {"type": "changed", "topic": "service:*"}
     await socket.leave()
+
+
+async def test_a_page_that_has_just_gone_is_no_error(viewer: User) -> None:
+    consumer = LiveConsumer()
+
+    async def gone(message: dict[str, Any]) -> None:
+        raise OSError
+
+    consumer.base_send = gone
+    await consumer.say({"type": "changed", "topic": "service:diabetes"})

@@ -213,3 +213,17 @@ def test_history_costs_the_same_for_two_revisions_and_for_ten(
     client.force_login(viewer)
     with django_assert_max_num_queries(12):
         client.get(reverse("service-history", args=["diabetes"]))
+
+
+def test_the_log_of_a_newer_deployment_takes_the_place_of_the_one_shown(
+    service: Service, viewer: User, client: Client
+) -> None:
+    client.force_login(viewer)
+    deployment = Deployment.objects.create(service=service, revision=service.current)
+    url = reverse("service-timeline", args=["diabetes"])
+    same = client.get(url, {"log": deployment.pk}).content.decode()
+    newer = client.get(url, {"log": deployment.pk - 1}).content.decode()
+    assert "log-viewer" not in same
+    assert 'id="deployment-log" hx-swap-oob="true"' in newer
+    assert f'data-source="deployment:{deployment.pk}"' in newer
+    assert f"{url}?log={deployment.pk}" in newer
