@@ -87,6 +87,9 @@ def unpack_zip(source: BinaryIO, into: Path, *, max_bytes: int, max_files: int) 
         clash = clashing_path(paths)
         if clash is not None:
             raise InvalidInput(f"The archive holds {clash!r} more than once.")
+        # an honest archive says at once that it is too large; one that lies is found out below
+        if sum(entry.file_size for entry in entries) > max_bytes:
+            raise _too_large(max_bytes)
         into.mkdir(parents=True, exist_ok=True)
         left = max_bytes
         for entry, path in zip(entries, paths, strict=True):
@@ -108,6 +111,13 @@ def _checked(entry: zipfile.ZipInfo) -> str:
     return path
 
 
+def _too_large(max_bytes: int) -> InvalidInput:
+    return InvalidInput(
+        f"The archive unpacks to more than {max_bytes:,} bytes; "
+        "leave out what the service does not need."
+    )
+
+
 def _unpack_one(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int, max_bytes: int
 ) -> int:
@@ -118,10 +128,7 @@ def _unpack_one(
             while chunk := packed.read(_CHUNK):
                 written += len(chunk)
                 if written > left:
-                    raise InvalidInput(
-                        f"The archive unpacks to more than {max_bytes:,} bytes; "
-                        "leave out what the service does not need."
-                    )
+                    raise _too_large(max_bytes)
                 file.write(chunk)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise InvalidInput(
