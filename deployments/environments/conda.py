@@ -80,7 +80,7 @@ def _compose(text: str) -> Node | None:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        reason = error.problem or error.context or "it is not YAML"
+        reason = _in_words(error.problem or error.context or "it is not YAML")
         if mark is None:
             raise InvalidInput(f"This is not YAML: {reason}.", field=FIELD) from error
         lines = text.splitlines()
@@ -92,6 +92,15 @@ def _compose(text: str) -> Node | None:
         raise InvalidInput(f"This is not YAML: {error}.", field=FIELD) from error
 
 
+def _in_words(reason: str) -> str:
+    """The parser's reason; in plain words where it speaks of its own tokens."""
+    if reason.startswith("expected <block end>"):
+        return "this line is not indented like the lines it belongs to"
+    if "'\\t'" in reason:
+        return "there is a tab; YAML is indented with spaces"
+    return reason
+
+
 def _parts(root: MappingNode) -> dict[str, Node]:
     parts: dict[str, Node] = {}
     for key, value in root.value:
@@ -100,7 +109,7 @@ def _parts(root: MappingNode) -> dict[str, Node]:
             if word == "variables":
                 raise _wrong(key, "write variables under Environment variables, not in this file")
             close = difflib.get_close_matches(word, _KEYS, n=1)
-            hint = f"; did you mean `{close[0]}`?" if close else ""
+            hint = f"; write `{close[0]}`" if close else ""
             raise _wrong(key, f"`{word}` is not a key of a conda file{hint}")
         if word in parts:
             raise _wrong(key, f"`{word}` is there twice")

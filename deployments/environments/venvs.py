@@ -9,6 +9,7 @@ row says READY only after `.complete` is on disk. Kill -9 at any point leaves a 
 and a folder that the next builder clears. Never loads a package into this process.
 """
 
+import contextlib
 import logging
 import os
 import secrets
@@ -263,6 +264,8 @@ class _Builder:
     def _fail(self, error: SlipwayError) -> None:
         """Leave nothing half-made; the log and the cause stay."""
         shutil.rmtree(self._venv, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it was never made, or is on a disk that fails
+            self._folder.rmdir()
         self._say(f"Failed: {error.message}")
         code = error.code or FAILED_CODE
         claims.fail(self._pk, self._name, code=code, message=error.message, now=timezone.now())

@@ -16,14 +16,19 @@ from deployments.errors import InvalidInput
 @pytest.mark.parametrize(
     ("field", "text", "says"),
     [
-        ("conda_yaml", "channels:\n\t- x", "Line 2, column 1"),
+        ("conda_yaml", "channels:\n\t- x", "Line 2, column 1: there is a tab"),
+        (
+            "conda_yaml",
+            "dependencies:\n  - a\n - b",
+            'Line 3, column 2: this line is not indented like the lines it belongs to, at "- b"',
+        ),
         ("conda_yaml", "dependencies:\n  - a\n  - 'b\n", "end of the file"),
         ("conda_yaml", "dependencies: [numpy", "Line 1"),
         ("conda_yaml", "- numpy", "Line 1: the file must be a mapping"),
         (
             "conda_yaml",
             "name: x\ndependancies:\n  - a",
-            "Line 2: `dependancies` is not a key of a conda file; did you mean `dependencies`?",
+            "Line 2: `dependancies` is not a key of a conda file; write `dependencies`.",
         ),
         ("conda_yaml", "name: x\nname: y", "Line 2: `name` is there twice"),
         ("conda_yaml", "dependencies:\n  numpy: 1.2", "Line 2: `dependencies` must be a list"),
