@@ -502,6 +502,14 @@ def test_filling_in_without_a_file_asks_for_one(desk: Client) -> None:
     assert "Choose an inferenceconfig.json" in text
 
 
+def test_a_thousand_and_one_models_are_refused_with_that_number(desk: Client) -> None:
+    answer = desk.post(NEW, _form(models=[f"m{number}:1" for number in range(1001)]))
+    assert answer.status_code == 422
+    assert answer.context["form"].errors["models"] == [
+        "1,001 models were chosen; one deployment takes at most 1,000."
+    ]
+
+
 PRIMARY, SECONDARY = "azure-primary-key-of-old", "azure-secondary-key-of-old"
 CONDA = {
     "name": "project_environment",
