@@ -11,10 +11,10 @@ import shutil
 import tempfile
 
 _RUNS_TESTS = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-if os.environ.get("SLIPWAY_TESTS_IN") != _RUNS_TESTS:
+if os.environ.get("TESTS_OF_SLIPWAY_IN") != _RUNS_TESTS:
     _home = tempfile.mkdtemp(prefix="slipway-tests-")
     atexit.register(shutil.rmtree, _home, ignore_errors=True)
-    os.environ["SLIPWAY_TESTS_IN"] = _RUNS_TESTS
+    os.environ["TESTS_OF_SLIPWAY_IN"] = _RUNS_TESTS
     os.environ["SLIPWAY_HOME"] = _home
 
 from portal.settings import *  # noqa: E402, F403
