@@ -353,6 +353,8 @@
     const bar = tab.closest(".tabs");
     bar.scrollLeft = tab.offsetLeft - bar.offsetLeft - (bar.clientWidth - tab.offsetWidth) / 2;
   }
+  // A form that came back: begin where it is wrong.
+  document.querySelector("main form [aria-invalid='true']:not([type=hidden])")?.focus();
   document.querySelectorAll("[data-toast]").forEach(keepOrLeave);
   subscribe();
 })();
