@@ -91,6 +91,7 @@ class Cluster:
         self.root, self.blobs, self.venv = root, blobs, venv
         self.driver = ProcessDriver(root)
         self.agent: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
         self.routes: dict[str, RouteState] = {}
         self.generation = 0
 
@@ -114,6 +115,7 @@ class Cluster:
         self.driver.apply(ServiceSpec(revision.service, (version,), generation=self.generation))
 
     def start_agent(self) -> None:
+        self.started_at = time.time()
         with (self.root / "agent.log").open("ab") as log:
             self.agent = subprocess.Popen(
                 [sys.executable, "-c", AGENT, self.root, PORTS],
@@ -170,6 +172,12 @@ class Cluster:
         return self.until(
             service,
             lambda found: len(found) == count and all(r.phase is Phase.READY for r in found),
+        )
+
+    def supervised(self) -> None:
+        """Wait until the agent that was started last is at work: replicas may be ready before."""
+        self.until(
+            "diabetes", lambda _: (self.driver.observe().supervisor_at or 0) > self.started_at
         )
 
     def shim(self, replica: Replica) -> dict:
@@ -365,7 +373,7 @@ def test_a_busy_replica_is_not_taken_for_dead(cluster):
 
 
 def test_a_second_agent_is_refused_and_replicas_are_not_stopped_under_an_agent(cluster, settings):
-    cluster.ready("diabetes")
+    cluster.supervised()
     settings.HOME = replace(settings.HOME, root=cluster.root.parent.parent)
     with pytest.raises(CommandError, match="still runs"):
         call_command("stop_replicas", "local", wait=0.1)
