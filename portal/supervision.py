@@ -34,6 +34,7 @@ def programs(
 ) -> tuple[Program, ...]:
     """What runs on one machine, in the order it starts."""
     manage = (python, str(checkout / "manage.py"))
+    rowless = ("local", "--settings", "portal.settings_rowless")
     redis = Program(
         "redis",
         (
@@ -71,8 +72,8 @@ def programs(
     rest = (
         web,
         Program("controller", (*manage, "run_controller")),
-        Program("agent", (*manage, "run_agent", "local"), priority=50),
-        Program("router", (*manage, "run_router", "local"), priority=50),
+        Program("agent", (*manage, "run_agent", *rowless), priority=50),
+        Program("router", (*manage, "run_router", *rowless), priority=50),
         *workers,
     )
     return (redis, *rest) if own_redis else rest

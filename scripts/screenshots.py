@@ -23,7 +23,7 @@ def pages(service: str) -> dict[str, str]:
         "model": f"/models/{service}/",
         "model-version": f"/models/{service}/versions/1/",
         "environments": "/environments/",
-        "environment-create": "/environments/create/",
+        "environment-create": "/environments/_create/",
         "environment": f"/environments/{service}/1/",
         "clusters": "/clusters/",
         "cluster": "/clusters/local/",
