@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-SCRIPT = "import time\n\n\ndef init():\n    pass\n\n\ndef run(data):\n    time.sleep(0.1)\n    return {'ok': True}\n"
+SCRIPT = """
+import time
+
+
+def init():
+    pass
+
+
+def run(data):
+    time.sleep(0.1)
+    return {"ok": True}
+"""
 # wrk counts what is not 2xx or 3xx only as one number
 LUA = """
 local threads = {}
