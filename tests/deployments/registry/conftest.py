@@ -55,7 +55,7 @@ def new_file(tmp_path: Path) -> Callable[..., NewFile]:
 @pytest.fixture
 def a_revision(db):
     """Revision 1 of the service `live`, which is not deployed yet."""
-    sku = Sku.objects.create(name="this machine", family="CPU")
+    sku = Sku.objects.get_or_create(name="this machine", defaults={"family": "CPU"})[0]
     cluster = Cluster.objects.create(name="local", sku=sku, router_url="http://127.0.0.1:1")
     service = Service.objects.create(name="live", cluster=cluster)
     environment = Environment.objects.create(name="env", hash="0" * 64)
