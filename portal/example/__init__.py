@@ -13,7 +13,7 @@ import httpx
 from django.conf import settings
 
 from deployments.clusters.catalogue import THIS_MACHINE
-from deployments.clusters.changes import attach
+from deployments.clusters.changes import attach, refresh
 from deployments.clusters.models import Cluster, Sku
 from deployments.environments.changes import create_environment
 from deployments.registry.models import Framework, ModelVersion
@@ -126,6 +126,12 @@ def wait_until_it_answers(seconds: float) -> Iterator[None]:
                 )
             yield
             time.sleep(0.2)
+
+
+def check_cluster() -> None:
+    """Check `local` again: it was attached before its agent and its router had started."""
+    for cluster in Cluster.objects.filter(name=CLUSTER):
+        refresh(cluster)
 
 
 def _answers(client: httpx.Client) -> bool:

@@ -25,6 +25,7 @@ from portal.example import (
     CLUSTER,
     EXAMPLE,
     ExampleFailed,
+    check_cluster,
     curl,
     router_url,
     wait_until_it_answers,
@@ -134,6 +135,7 @@ class Command(BaseCommand):
                 raise CommandError(str(failed)) from failed
         if command := curl():
             if first_run:
+                check_cluster()
                 self.stdout.write(f"The example {EXAMPLE} is live. Score it with:\n")
             self.stdout.write(command)
 
