@@ -120,7 +120,7 @@ def _ability(
             base = Path(mounted[controller]) / _BASE
             own = paths.get("" if version == 2 else controller, "/")
             if own != "/" and not own.startswith(_SYSTEMD):
-                why = f"this process stands in {own}, which belongs to another supervisor"
+                why = "this process is in a group of another supervisor"
             elif not (why := try_group(base)) and not (why := _lacks(version, controller, base)):
                 place = str(base)
         found[controller] = place
