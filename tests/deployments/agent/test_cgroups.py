@@ -47,7 +47,7 @@ def test_a_group_of_another_supervisor_is_never_left():
     ability = discover(FIRST, own, try_group)
     assert (ability.cpu != "", ability.memory) == (True, "")
     assert tried == [Path("/sys/fs/cgroup/cpu,cpuacct/slipway")]
-    assert "memory: this process stands in /docker/abc" in ability.said
+    assert "memory: this process is in a group of another supervisor" in ability.said
     assert ability.note(LIMITED).startswith("memory limit not enforced: ")
     assert ability.note(Resources()) == ""
 
@@ -77,7 +77,7 @@ def test_version_two_uses_one_group_with_both(tmp_path):
 def test_a_version_two_container_keeps_its_group(tmp_path):
     ability = discover(f"cgroup2 {tmp_path} cgroup2 rw 0 0\n", "0::/kubepods/x\n", fine)
     assert (ability.cpu, ability.memory) == ("", "")
-    assert "belongs to another supervisor" in ability.said
+    assert "in a group of another supervisor" in ability.said
 
 
 def test_a_machine_without_cgroups_says_so():
