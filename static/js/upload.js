@@ -118,11 +118,16 @@
     event.preventDefault();
     zone.classList.remove("over");
     if (sending) return;
-    // entries must be taken before the first await: the list is emptied after the event
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    // taken before the first await: the list is emptied after the event
+    const dropped = [...event.dataTransfer.items]
+      .filter((item) => item.kind === "file")
+      .map((item) => [item.webkitGetAsEntry?.(), item.getAsFile()]);
     const found = [];
     try {
-      for (const entry of entries) await walk(entry, found);
+      for (const [entry, file] of dropped) {
+        if (entry) await walk(entry, found);
+        else if (file) found.push([file.name, file]); // from a program that keeps it in memory
+      }
     } catch (error) {
       showFilesErrors([`The browser could not read what was dropped: ${error.message}`]);
     }

@@ -119,7 +119,8 @@ class Command(BaseCommand):
                     if client.get(f"{portal_url()}/healthz").status_code == httpx.codes.OK:
                         return
                 except httpx.TransportError:
-                    time.sleep(0.1)
+                    pass  # not listening yet
+                time.sleep(0.1)
         raise CommandError(
             f"The portal did not answer within {_PAGE_SECONDS:.0f} s: {supervisor.states()}. "
             f"See {settings.HOME.logs / 'processes' / 'web.log'}."

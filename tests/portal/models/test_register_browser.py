@@ -80,6 +80,23 @@ def test_a_folder_is_registered_through_the_form(page, folder):
     assert [file.path for file in version.files.all()] == ["model/net.onnx", "model/sub/labels.txt"]
 
 
+def test_a_file_dropped_on_the_form_is_registered(page):
+    page.goto("/models/_register/")
+    page.get_by_label("Name").fill("dropped")
+    dropped = page.evaluate_handle(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File(["weights"], "net.onnx"));
+            return transfer;
+        }"""
+    )
+    page.locator("[data-dropzone]").dispatch_event("drop", {"dataTransfer": dropped})
+    expect(page.locator("[data-summary]")).to_have_text("1 file, 7 B")
+    page.get_by_role("button", name="Register").click()
+    page.wait_for_url("**/models/dropped/versions/1/")
+    assert [file.path for file in ModelVersion.objects.get().files.all()] == ["net.onnx"]
+
+
 def test_what_is_wrong_is_said_before_the_upload_and_the_files_stay(page, folder):
     page.goto("/models/_register/")
     sent = []
