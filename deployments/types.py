@@ -149,6 +149,7 @@ class RevisionSpec:
     max_request_wait_ms: int = 500
     collect_model_data: bool = False
     start_timeout_seconds: int = 310  # from process start to the first good GET /
+    request_log: bool = False  # enable_app_insights: a line a request, never a body
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class VersionSpec:
 
 @dataclass(frozen=True, slots=True)
 class AuthSpec:
-    """How requests are let in. Keys travel as lower-case hex SHA-256 digests only."""
+    """How requests are let in. Keys travel as lower-case hex SHA-256 digests only, primary first."""
 
     key_enabled: bool = True
     token_enabled: bool = False
@@ -180,6 +181,49 @@ class ServiceSpec:
     auth: AuthSpec = AuthSpec()
     cors_origins: tuple[str, ...] = ()
     generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSpec:
+    """What a cluster's router shows to TLS clients. `key` is a secret: never logged, mode 600 on disk."""
+
+    cname: str
+    chain: str  # PEM, leaf first
+    key: str  # PEM, unencrypted
+    plain_http: bool = False  # whether the plain port goes on scoring beside it
+
+
+@dataclass(frozen=True, slots=True)
+class CustomLines:
+    """An administrator's own lines of HAProxy's configuration, by the section they go to."""
+
+    global_section: tuple[str, ...] = ()
+    defaults: tuple[str, ...] = ()
+    frontend: tuple[str, ...] = ()
+    backend: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenKey:
+    """A public key (PEM, P-256) that the router accepts ES256 tokens of."""
+
+    kid: str
+    public_pem: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSpec:
+    """How a cluster's router is set up; whatever is not one service's. `generation` counts up.
+
+    `token_keys` holds the key that signs now first, then the one before it. `revoked_tokens` are
+    lower-case hex SHA-256 digests of whole tokens that were revoked and have not expired yet.
+    """
+
+    generation: int = 0
+    tls: TlsSpec | None = None
+    custom: CustomLines = CustomLines()
+    token_keys: tuple[TokenKey, ...] = ()
+    revoked_tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +246,7 @@ class Replica:
     version: str
     revision: int
     phase: Phase
-    address: str = ""  # "127.0.0.1:41001" once it has one
+    address: str = ""  # "127.0.0.1:41001" or "unix:/path/of/socket" once it has one
     node: str = ""
     created_at: float = 0.0
     started_at: float | None = None  # of the current run

@@ -78,6 +78,15 @@ class Cluster(models.Model):
     # How far the router's telemetry has been collected: its run's id and the last sequence number.
     telemetry_epoch = models.CharField(max_length=40, blank=True, editable=False)
     telemetry_seq = models.BigIntegerField(default=0, editable=False)
+    # What its router is set up with; counts up with each change of any of it (`RouterSpec`).
+    router_generation = models.PositiveIntegerField(default=0, editable=False)
+    tls_cname = models.CharField(max_length=253, blank=True, editable=False)
+    tls_chain = models.TextField(blank=True, editable=False)  # PEM, leaf first
+    tls_key = models.TextField(blank=True, editable=False)  # a Fernet text
+    tls_not_after = models.DateTimeField(null=True, blank=True, editable=False)
+    tls_plain_http = models.BooleanField(default=False, editable=False)
+    # An administrator's own HAProxy lines as JSON (`deployments.types.CustomLines`).
+    custom_lines = models.JSONField(default=dict, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
@@ -91,3 +100,22 @@ class Cluster(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("cluster-detail", args=[self.name])
+
+
+class SigningKey(models.Model):
+    """A key pair that tokens of a cluster's services are signed with (ES256).
+
+    The newest one signs; the one before it is accepted until its last token has expired.
+    """
+
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="signing_keys")
+    kid = models.CharField(max_length=40, unique=True)
+    public_pem = models.TextField()
+    private_key = models.TextField(editable=False)  # a Fernet text
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
+
+    def __str__(self) -> str:
+        return self.kid

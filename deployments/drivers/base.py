@@ -17,6 +17,7 @@ from deployments.types import (
     Observation,
     RevisionSpec,
     RouteReport,
+    RouterSpec,
     ServiceSpec,
 )
 
@@ -77,6 +78,17 @@ class Driver(ABC):
         self, service: str, version: str, replicas: int, prefer_removing: Sequence[str] = ()
     ) -> None:
         """Set a version's wanted count. `prefer_removing` names the replicas to drain first."""
+
+    @abstractmethod
+    def apply_router(self, spec: RouterSpec) -> None:
+        """Give the cluster's router its settings; replaces all of them in one step, idempotent.
+
+        An older generation than the cluster has changes nothing.
+        """
+
+    @abstractmethod
+    def router_spec(self) -> RouterSpec:
+        """The settings the cluster's router should have; the defaults where none were given."""
 
     @abstractmethod
     def observe(self) -> Observation:

@@ -4,6 +4,7 @@ The folder (`Home.cluster(name)`) is the cluster's source of truth. Each file ha
 
     services/<service>.json         driver   ServiceSpec
     scale/<service>.json            driver   {"versions": {name: {"desired": n, "prefer_removing": []}}}
+    router.json                     driver   RouterSpec (holds the TLS key: mode 600)
     routes.json                     router   RouteReport, through `publish_routes`
     revisions/<service>-r<N>-<key>/ driver   app/  models/<name>/<version>/
     replicas/<id>/replica.json      agent    {"replica": Replica, "resources": Resources, "agent": ...}
@@ -52,6 +53,7 @@ from deployments.types import (
     Resources,
     RevisionSpec,
     RouteReport,
+    RouterSpec,
     Scaling,
     ServiceSpec,
 )
@@ -104,6 +106,7 @@ class ProcessDriver(Driver):
         self._scales: Cached[ServiceScale] = Cached()
         self._replicas: Cached[StoredReplica] = Cached()
         self._routes: Cached[RouteReport] = Cached()
+        self._router: Cached[RouterSpec] = Cached()
 
     # What should run
 
@@ -154,6 +157,21 @@ class ProcessDriver(Driver):
             kept = {name: item for name, item in versions.items() if name in known}
             # Not synced: the autoscaler decides anew each second, and its tick must stay short.
             write_json(path, to_json(ServiceScale(kept)), sync=False)
+
+    def apply_router(self, spec: RouterSpec) -> None:
+        with self._writing("The router's settings could not be written"):
+            standing = self.router_spec()
+            if standing == spec or standing.generation > spec.generation:
+                return
+            write_json(self.folder.router, to_json(spec))
+
+    def router_spec(self) -> RouterSpec:
+        try:
+            return self._router.get(self.folder.router, _router_spec)
+        except FileNotFoundError:
+            return RouterSpec()
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"{self.folder.router} cannot be read: {error}.") from error
 
     def publish_routes(self, report: RouteReport) -> None:
         try:
@@ -328,6 +346,10 @@ def _of(scales: dict[str, ServiceScale], service: str, version: str) -> VersionS
 
 def _route_report(data: Any) -> RouteReport:
     return from_json(RouteReport, data)
+
+
+def _router_spec(data: Any) -> RouterSpec:
+    return from_json(RouterSpec, data)
 
 
 def _service_spec(data: Any) -> ServiceSpec:

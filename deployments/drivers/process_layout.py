@@ -57,6 +57,10 @@ class ClusterFolder:
         return self.root / "routes.json"
 
     @property
+    def router(self) -> Path:
+        return self.root / "router.json"
+
+    @property
     def agent(self) -> Path:
         return self.root / "agent.json"
 

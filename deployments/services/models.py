@@ -16,6 +16,12 @@ service_name_validator = RegexValidator(
 )
 
 
+version_name_validator = RegexValidator(
+    r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$",
+    "Use 1 to 32 of a-z, 0-9 and '-', with a letter or digit at both ends.",
+)
+
+
 class Service(models.Model):
     """A named web service on a cluster. Its scoring URI never changes."""
 
@@ -30,7 +36,8 @@ class Service(models.Model):
         default=ServiceState.TRANSITIONING.value,
     )
     state_cause = models.TextField(blank=True)
-    # The revision that is applied to the cluster; None until the first one is.
+    # The default version's revision that is applied to the cluster; None until the first one is.
+    # `deployments.services.versions` keeps it and the default `ServiceVersion` the same.
     current = models.ForeignKey(
         "Revision", null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -106,6 +113,68 @@ class Revision(models.Model):
         return f"{self.service.name} r{self.number}"
 
 
+class ServiceVersion(models.Model):
+    """A version of a service: one revision that takes a share of its traffic.
+
+    Versions that are not the default have their share here; the default takes what is left of 100.
+    """
+
+    service = models.ForeignKey(Service, on_delete=models.CASCADE, related_name="versions")
+    name = models.CharField(max_length=32, validators=[version_name_validator])
+    # The revision that is applied for it; None until its first one is.
+    current = models.ForeignKey(
+        Revision, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    is_default = models.BooleanField(default=False)
+    is_control = models.BooleanField(default=False)  # the others are treatments
+    traffic_percent = models.PositiveSmallIntegerField(default=0)
+    # Share and default before the last promotion, for going back in one click; None: nothing to go to.
+    before_promotion = models.JSONField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["service", "-is_default", "name"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["service", "name"], name="one_row_a_version_of_a_service"
+            ),
+            models.UniqueConstraint(
+                fields=["service"],
+                condition=models.Q(is_default=True),
+                name="one_default_version_a_service",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.service.name}/{self.name}"
+
+
+class IssuedToken(models.Model):
+    """A token that was given out. The token itself is never kept, only what names it."""
+
+    service = models.ForeignKey(Service, on_delete=models.CASCADE, related_name="tokens")
+    jti = models.CharField(max_length=40, unique=True)
+    digest = models.CharField(max_length=64)  # lower-case hex SHA-256 of the whole token
+    kid = models.CharField(max_length=40)
+    subject = models.CharField(max_length=150)
+    issued_at = models.DateTimeField()
+    refresh_after = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["-issued_at", "-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.jti} of {self.service.name}"
+
+
 class RevisionModel(models.Model):
     """A model version in a revision, in the order given."""
 
@@ -145,6 +214,8 @@ class Deployment(models.Model):
         ROLLBACK = "rollback", "Roll back"
 
     service = models.ForeignKey(Service, on_delete=models.CASCADE, related_name="deployments")
+    # The version of the service whose revision it brings in; "" is the default one.
+    version = models.CharField(max_length=32, blank=True)
     revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="deployments")
     # What was serving before, to go back to on failure.
     previous = models.ForeignKey(

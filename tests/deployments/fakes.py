@@ -20,6 +20,7 @@ from deployments.types import (
     ReplicaRoute,
     RevisionSpec,
     RouteReport,
+    RouterSpec,
     RouteState,
     ServiceSpec,
 )
@@ -35,6 +36,7 @@ class FakeDriver(Driver):
         self.replicas: list[Replica] = []
         self.output: dict[str, list[str]] = {}
         self.report: RouteReport | None = None
+        self.router = RouterSpec()
         self.away = False
         self.nodes = (NodeCapacity("here", 4, 4, 16, 16),)
 
@@ -64,6 +66,15 @@ class FakeDriver(Driver):
         self, service: str, version: str, replicas: int, prefer_removing: Sequence[str] = ()
     ) -> None:
         raise NotImplementedError
+
+    def apply_router(self, spec: RouterSpec) -> None:
+        self._reach()
+        if self.router.generation <= spec.generation:
+            self.router = spec
+
+    def router_spec(self) -> RouterSpec:
+        self._reach()
+        return self.router
 
     def observe(self) -> Observation:
         self._reach()

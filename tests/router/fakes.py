@@ -26,6 +26,7 @@ from deployments.types import (
     Replica,
     RevisionSpec,
     RouteReport,
+    RouterSpec,
     Scaling,
     ServiceSpec,
     VersionSpec,
@@ -94,6 +95,7 @@ class MemoryDriver(Driver):
         self.reports: list[RouteReport] = []
         self.scaled: list[tuple[str, str, int, tuple[str, ...]]] = []
         self.reachable = True
+        self.router = RouterSpec()
 
     def put(self, spec: ServiceSpec, *replicas: Replica) -> None:
         self.services[spec.name] = spec
@@ -125,6 +127,12 @@ class MemoryDriver(Driver):
                 for spec in list(self.services.values())
             ),
         )
+
+    def apply_router(self, spec: RouterSpec) -> None:
+        self.router = spec
+
+    def router_spec(self) -> RouterSpec:
+        return self.router
 
     def publish_routes(self, report: RouteReport) -> None:
         self.reports.append(report)
