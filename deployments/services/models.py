@@ -153,9 +153,16 @@ class ServiceVersion(models.Model):
 
 
 class IssuedToken(models.Model):
-    """A token that was given out. The token itself is never kept, only what names it."""
+    """A token that was given out. The token itself is never kept, only what names it.
 
-    service = models.ForeignKey(Service, on_delete=models.CASCADE, related_name="tokens")
+    It outlives its service: a token of a deleted service is revoked, and stays so for the next service
+    of the same name.
+    """
+
+    cluster = models.ForeignKey(Cluster, on_delete=models.CASCADE, related_name="tokens")
+    service = models.ForeignKey(
+        Service, null=True, on_delete=models.SET_NULL, related_name="tokens"
+    )
     jti = models.CharField(max_length=40, unique=True)
     digest = models.CharField(max_length=64)  # lower-case hex SHA-256 of the whole token
     kid = models.CharField(max_length=40)
@@ -172,7 +179,7 @@ class IssuedToken(models.Model):
         ordering = ["-issued_at", "-pk"]
 
     def __str__(self) -> str:
-        return f"{self.jti} of {self.service.name}"
+        return f"{self.jti} for {self.subject}"
 
 
 class RevisionModel(models.Model):
