@@ -40,6 +40,8 @@ class Sample:
     desired: int = 0
     histogram: tuple[int, ...] = (0,) * BUCKETS  # of 2xx answers' total time in the router
     unready: int = 0  # of `rejected`: no replica was ready when the router answered
+    queue_histogram: tuple[int, ...] = (0,) * BUCKETS  # of the same answers' wait in the queue
+    service_histogram: tuple[int, ...] = (0,) * BUCKETS  # and of their time at the replica
 
 
 @dataclass(frozen=True, slots=True)

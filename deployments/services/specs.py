@@ -76,6 +76,7 @@ def revision_spec(revision: Revision, *, location: str) -> RevisionSpec:
         max_request_wait_ms=config.max_request_wait_time,
         collect_model_data=config.collect_model_data,
         start_timeout_seconds=config.initial_delay_seconds,
+        request_log=config.enable_app_insights,
     )
 
 

@@ -30,6 +30,27 @@ TIMEOUTS_MAP = "timeouts.map"  # backend -> scoring timeout, milliseconds
 RETRY_MAP = "retry.map"  # backend -> seconds a client should wait after 503
 MAPS = (ROUTES_MAP, VERSIONS_MAP, KEYS_MAP, OPEN_MAP, TIMEOUTS_MAP, RETRY_MAP)
 
+# A request's line in the request log: one datagram, values in this order with a tab between them.
+# Times are milliseconds, -1 where a request did not come so far; a value that is not there is "-".
+LOG_FIELDS = (
+    "at",  # epoch milliseconds when the request came
+    "service",
+    "version",
+    "request_id",
+    "client_request_id",
+    "method",
+    "operation",  # score or swagger.json
+    "status",
+    "queue_ms",
+    "service_ms",
+    "total_ms",
+    "bytes_in",
+    "bytes_out",
+    "replica",  # the slot, as backend/server: the loop knows which replica stands there
+    "who",  # primary, secondary, token:<subject>, or - where the service is open
+    "termination_state",
+)
+
 _ID = "^[A-Za-z0-9._:+/=@-]{1,100}$"  # nothing that could break out of a header or a JSON string
 _LONGEST_ID = 100
 

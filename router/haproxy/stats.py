@@ -8,9 +8,11 @@ the second unknown.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from router.haproxy import render
+from router.samples import BUCKETS
 
 # By command, inherited, resolving. Not 0x04: that only tells that the text said `disabled`, and stays
 # when the server is made ready.
@@ -67,7 +69,15 @@ class Counters:
     unready: int = 0  # of `rejected`: no replica was ready
     timeouts: int = 0
     failures: int = 0
-    histogram: tuple[int, ...] = (0,) * (render.COUNTERS - render.HISTOGRAM)
+    # Of 2xx answers: total time in the router, wait in its queue, time at the replica.
+    histogram: tuple[int, ...] = (0,) * BUCKETS
+    queue_histogram: tuple[int, ...] = (0,) * BUCKETS
+    service_histogram: tuple[int, ...] = (0,) * BUCKETS
+
+
+HISTOGRAMS = ("histogram", "queue_histogram", "service_histogram")
+PLAIN = tuple(item.name for item in fields(Counters) if item.name not in HISTOGRAMS)
+_NOTHING = Counters()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,33 +216,38 @@ def counters(figures: BackendFigures, counted: Sequence[int] | None) -> Counters
         unready=values[render.UNREADY],
         timeouts=values[render.TIMEOUTS],
         failures=values[render.FAILURES],
-        histogram=tuple(values[render.HISTOGRAM :]),
+        histogram=tuple(values[render.HISTOGRAM : render.HISTOGRAM + BUCKETS]),
     )
 
 
 def delta(before: Counters, after: Counters) -> Counters | None:
     """What was added in between; None when any counter shrank: these are another worker's."""
-    histogram = tuple(b - a for a, b in zip(before.histogram, after.histogram, strict=True))
-    change = Counters(
-        arrivals=after.arrivals - before.arrivals,
-        ok=after.ok - before.ok,
-        client_errors=after.client_errors - before.client_errors,
-        rejected=after.rejected - before.rejected,
-        unready=after.unready - before.unready,
-        timeouts=after.timeouts - before.timeouts,
-        failures=after.failures - before.failures,
-        histogram=histogram,
-    )
-    plain = (
-        change.arrivals,
-        change.ok,
-        change.client_errors,
-        change.rejected,
-        change.unready,
-        change.timeouts,
-        change.failures,
-    )
-    return None if min(*plain, *histogram) < 0 else change
+    if before == after:
+        return _NOTHING
+    change: dict[str, Any] = {}
+    for name in PLAIN:
+        change[name] = added = getattr(after, name) - getattr(before, name)
+        if added < 0:
+            return None
+    for name in HISTOGRAMS:
+        older, newer = getattr(before, name), getattr(after, name)
+        counts = tuple(map(int.__sub__, newer, older))
+        if min(counts) < 0:
+            return None
+        change[name] = counts
+    return Counters(**change)
+
+
+def added(one: Counters, other: Counters) -> Counters:
+    """Both together."""
+    if other == _NOTHING:
+        return one
+    total: dict[str, Any] = {}
+    for name in PLAIN:
+        total[name] = getattr(one, name) + getattr(other, name)
+    for name in HISTOGRAMS:
+        total[name] = tuple(map(int.__add__, getattr(one, name), getattr(other, name)))
+    return Counters(**total)
 
 
 def _table(text: str, header: str, separator: str | None) -> Iterator[Mapping[str, str]]:
