@@ -16,6 +16,8 @@ service_name_validator = RegexValidator(
 )
 
 
+DEFAULT_VERSION = "default"  # what a service's first version is called unless a person names it
+
 version_name_validator = RegexValidator(
     r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$",
     "Use 1 to 32 of a-z, 0-9 and '-', with a letter or digit at both ends.",
@@ -128,8 +130,14 @@ class ServiceVersion(models.Model):
     is_default = models.BooleanField(default=False)
     is_control = models.BooleanField(default=False)  # the others are treatments
     traffic_percent = models.PositiveSmallIntegerField(default=0)
-    # Share and default before the last promotion, for going back in one click; None: nothing to go to.
+    # A deployment of it has succeeded. Until then it gets no traffic, whatever its share says.
+    proven = models.BooleanField(default=False, editable=False)
+    # Who was the default and the shares before this one was promoted, for going back in one click.
     before_promotion = models.JSONField(null=True, blank=True, editable=False)
+    # What the cluster showed of it last; empty and None until it was seen.
+    state = models.CharField(max_length=16, blank=True, editable=False)
+    state_cause = models.TextField(blank=True, editable=False)
+    desired_replicas = models.PositiveIntegerField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
@@ -221,7 +229,7 @@ class Deployment(models.Model):
         ROLLBACK = "rollback", "Roll back"
 
     service = models.ForeignKey(Service, on_delete=models.CASCADE, related_name="deployments")
-    # The version of the service whose revision it brings in; "" is the default one.
+    # The version of the service whose revision it brings in; `version_name` reads it.
     version = models.CharField(max_length=32, blank=True)
     revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="deployments")
     # What was serving before, to go back to on failure.
@@ -265,6 +273,11 @@ class Deployment(models.Model):
 
     def __str__(self) -> str:
         return f"deployment {self.pk} of {self.revision}"
+
+    @property
+    def version_name(self) -> str:
+        """The version's name; rows of before there were versions have none."""
+        return self.version or DEFAULT_VERSION
 
     @property
     def finished(self) -> bool:
