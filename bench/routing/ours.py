@@ -1,0 +1,136 @@
+"""The product's own data plane, with its readings going on while it is measured.
+
+HAProxy is configured, started, told and read by `router.dataplane.DataPlane` itself, so a change of
+`render.py` is measured as it is. The only thing decided here is the connection mode.
+"""
+
+import asyncio
+import hashlib
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bench.routing.processes import BenchError, family, pin
+from deployments.home import Home
+from deployments.types import (
+    AuthSpec,
+    EnvironmentSpec,
+    FileSpec,
+    RevisionSpec,
+    Scaling,
+    ServiceSpec,
+    VersionSpec,
+)
+from router.dataplane import DataPlane, Settings
+from router.haproxy.pool import Key
+from router.haproxy.process import HAProxy, find_binary
+from router.haproxy.render import RouterConfig
+from router.haproxy.slots import Wanted
+from router.loop import TICK
+from router.run import Place
+
+KEY = "a-key-of-the-bench-as-long-as-real-ones-are-0123456789"
+REPLICAS, CONCURRENCY = 4, 16
+
+
+class Plane(DataPlane):
+    """The product's, in the connection mode that is measured."""
+
+    server_close = False
+
+    def _config(self, *arguments: Any) -> RouterConfig:
+        return replace(super()._config(*arguments), server_close=self.server_close)
+
+
+@dataclass
+class Ours:
+    """Lives in a thread of its own. `close` ends HAProxy too."""
+
+    folder: Path  # a short path: sockets stand below it
+    port: int
+    core: int
+    addresses: tuple[str, ...]  # of the replicas
+    server_close: bool = False
+    trouble: BaseException | None = None
+    ready: bool = False
+
+    def __post_init__(self) -> None:
+        home = Home(self.folder)
+        home.ensure()
+        self.haproxy = HAProxy(find_binary(), Place("bench", home).paths)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="data plane", daemon=True)
+
+    def start(self) -> tuple[int, ...]:
+        """Pids of HAProxy, once the replicas are in rotation."""
+        self._thread.start()
+        end = time.monotonic() + 30
+        while not self.ready:
+            if self.trouble is not None or time.monotonic() > end:
+                raise BenchError(
+                    f"our router does not start: {self.trouble or 'no replica in 30 s'}"
+                )
+            time.sleep(0.05)
+        master = self.haproxy.running()
+        if master is None:
+            raise BenchError("our HAProxy ended")
+        pids = tuple(process.pid for process in family(master.pid))
+        for pid in pids:
+            pin(pid, self.core)
+        return pids
+
+    def close(self) -> None:
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(10)
+        self.haproxy.stop(soft=1)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._ticks())
+        except Exception as error:  # noqa: BLE001 - told to whoever waits
+            self.trouble = error
+
+    async def _ticks(self) -> None:
+        """As the product's loop does: figures at every tick, counters once a second."""
+        plane = Plane(self.haproxy, Settings("127.0.0.1", self.port))
+        plane.server_close = self.server_close
+        services = (_service("bench"),)
+        wanted = {
+            Key(service.name, "default"): tuple(
+                Wanted(f"{service.name}-{index}", address, CONCURRENCY)
+                for index, address in enumerate(self.addresses)
+            )
+            for service in services
+        }
+        second = 0
+        while not self._stopping.is_set():
+            await plane.prepare(services, wanted)
+            turned = int(time.time()) != second
+            second = int(time.time())
+            reading = await plane.read(wanted, counters=turned)
+            await plane.apply(reading, services, wanted, {})
+            self.ready = self.ready or len(plane.held()) == len(services) * len(self.addresses)
+            await asyncio.sleep(TICK)
+
+
+def _service(name: str) -> ServiceSpec:
+    revision = RevisionSpec(
+        service=name,
+        number=1,
+        source=FileSpec("source.zip", "0" * 64, 1),
+        entry_script="score.py",
+        models=(),
+        environment=EnvironmentSpec("e" * 64, "/nowhere"),
+        concurrency=CONCURRENCY,
+        max_request_wait_ms=5000,
+    )
+    count = Scaling(autoscale=False, minimum=REPLICAS, maximum=REPLICAS)
+    digests = tuple(hashlib.sha256(key.encode()).hexdigest() for key in (KEY, f"second-{KEY}"))
+    return ServiceSpec(
+        name=name,
+        versions=(VersionSpec("default", revision, count),),
+        auth=AuthSpec(key_digests=digests),
+    )
