@@ -20,6 +20,7 @@ from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 
 from deployments import logstore, rollout, upkeep
+from deployments.clusters import router_settings
 from deployments.clusters.drivers import driver_for
 from deployments.clusters.models import Cluster
 from deployments.codec import to_json
@@ -80,6 +81,7 @@ class Controller:
         self._clock = clock
         self._unseen: set[str] = set()
         self._drifted: set[int] = set()
+        self._router_drifted: set[int] = set()
         self._queue_away = False
         self._capacity_at: dict[str, float] = {}
         self._pruned_at = clock()
@@ -115,6 +117,7 @@ class Controller:
         view = self._look(cluster)
         if view is None:
             return 0
+        self._router_drift(cluster, view.driver)
         latest = Deployment.objects.filter(service=OuterRef("pk")).order_by("-pk")
         services = list(
             Service.objects.filter(cluster=cluster)
@@ -173,6 +176,15 @@ class Controller:
         if cluster.capacity is None or capacity["nodes"] != cluster.capacity.get("nodes"):
             Cluster.objects.filter(pk=cluster.pk).update(capacity=capacity)
             announce("cluster", cluster.name)
+
+    def _router_drift(self, cluster: Cluster, driver: Driver) -> None:
+        seen_before = cluster.pk in self._router_drifted
+        self._router_drifted.discard(cluster.pk)
+        try:
+            if router_settings.repair_drift(cluster, driver, seen_before):
+                self._router_drifted.add(cluster.pk)
+        except SlipwayError as error:
+            log.warning("cluster %s: its router is not set up: %s", cluster.name, error.message)
 
     def _service(self, service: Service, deployment: Deployment | None, view: _View) -> None:
         observed = view.by_name.get(service.name)

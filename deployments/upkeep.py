@@ -7,9 +7,11 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from deployments.claims import known_dead
+from deployments.clusters import signing
 from deployments.errors import Unavailable
 from deployments.queue import enqueue_deployment, queued_deployments
 from deployments.registry.blobs import remove_unreferenced
+from deployments.services import tokens
 from deployments.services.models import Deployment, DeploymentState
 
 log = logging.getLogger(__name__)
@@ -53,8 +55,12 @@ def is_lost(row: Deployment, now: datetime) -> bool:
 
 
 def prune(now: datetime) -> int:
-    """Remove logs whose deployment is gone and stored content nothing refers to. Returns how many."""
-    removed = _prune_logs(now)
+    """Remove what nothing needs any more. Returns how many.
+
+    Logs whose deployment is gone, stored content nothing refers to, tokens that expired, and signing
+    keys that sign no more and whose tokens are gone.
+    """
+    removed = _prune_logs(now) + tokens.prune(now) + signing.retire(now)
     return removed + remove_unreferenced(now)
 
 

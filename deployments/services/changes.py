@@ -6,7 +6,7 @@ at a time: a second raises Conflict (409).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -15,6 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from deployments.audit.record import record
+from deployments.clusters import signing
 from deployments.clusters.models import Cluster
 from deployments.environments.models import Environment
 from deployments.errors import Conflict, InvalidInput, NotFound
@@ -160,7 +161,7 @@ def _base(service: Service | None) -> Revision | None:
 
 def _plan(request: DeployRequest, service: Service | None) -> _Plan:
     base = _base(service)
-    config = from_values(request.config, config_of(base) if base else None)
+    config = from_values(request.config, _kept_config(base, service))
     versions = request.model_versions
     if versions is None:
         versions = model_versions_of(base) if base else ()
@@ -174,6 +175,18 @@ def _plan(request: DeployRequest, service: Service | None) -> _Plan:
     if environment is None and base is not None and not no_code.made_here(base.environment):
         environment = base.environment
     return _Plan(tuple(versions), source, script.strip(), environment, config)
+
+
+def _kept_config(base: Revision | None, service: Service | None) -> DeploymentConfig | None:
+    """What stays where a request says nothing. Access is the service's, which a person may have
+    changed since that revision was made."""
+    if base is None or service is None:
+        return None
+    return replace(
+        config_of(base),
+        auth_enabled=service.auth_enabled,
+        token_auth_enabled=service.token_auth_enabled,
+    )
 
 
 def _plan_problems(plan: _Plan) -> list[InvalidInput]:
@@ -225,6 +238,8 @@ def deploy(actor: "AbstractBaseUser | None", request: DeployRequest) -> Deployme
             kind = Deployment.Kind.UPDATE if service.current_id else Deployment.Kind.CREATE
             if request.update:
                 _update_service(service, request, plan.config)
+            if service.token_auth_enabled:
+                signing.ensure(service.cluster)
             revision = _create_revision(actor, service, plan, environment, request.note)
             deployment = _create_deployment(actor, service, revision, kind)
             record(
@@ -305,6 +320,8 @@ def update_access(
             setattr(locked, name, value)
         locked.generation += 1
         locked.save(update_fields=[*changes, "generation", "updated_at"])
+        if locked.token_auth_enabled:
+            signing.ensure(locked.cluster)
         record(actor, "service.access", "service", locked.name, before=before, after=changes)
         apply_on_commit(locked.pk)
         announce("service", locked.name)

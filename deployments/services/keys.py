@@ -4,21 +4,17 @@ At rest a key is a Fernet text under a key derived from SECRET_KEY; on the way t
 SHA-256 digest. A key is never written to a log, an audit row or a process list.
 """
 
-import base64
 import hashlib
 import secrets
 import string
 from typing import TYPE_CHECKING, Literal
 
-from cryptography.fernet import Fernet, InvalidToken
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 
+from deployments import sealed
 from deployments.audit.record import record
-from deployments.errors import InvalidInput, PermanentError
+from deployments.errors import InvalidInput
 from deployments.services.models import Service
 from deployments.signals import announce
 
@@ -39,44 +35,37 @@ def generate() -> str:
 
 def check_given(primary: str, secondary: str) -> list[InvalidInput]:
     """What is wrong with keys a person brought along; their values are never repeated."""
-    found = []
-    for field, value in (("primary_key", primary), ("secondary_key", secondary)):
-        if not _SHORTEST_GIVEN <= len(value) <= _LONGEST_GIVEN:
-            found.append(
-                InvalidInput(
-                    f"A key has {_SHORTEST_GIVEN} to {_LONGEST_GIVEN} characters; "
-                    f"this one has {len(value)}.",
-                    field=field,
-                )
-            )
-        elif not all("!" <= character <= "~" for character in value):
-            found.append(InvalidInput("A key takes ASCII characters without spaces.", field=field))
+    found = [
+        wrong
+        for field, value in (("primary_key", primary), ("secondary_key", secondary))
+        if (wrong := _misfit(value, field)) is not None
+    ]
     if not found and primary == secondary:
         found.append(InvalidInput("The two keys must differ.", field="secondary_key"))
     return found
 
 
+def _misfit(value: str, field: str) -> InvalidInput | None:
+    if not _SHORTEST_GIVEN <= len(value) <= _LONGEST_GIVEN:
+        return InvalidInput(
+            f"A key has {_SHORTEST_GIVEN} to {_LONGEST_GIVEN} characters; "
+            f"this one has {len(value)}.",
+            field=field,
+        )
+    if not all("!" <= character <= "~" for character in value):
+        return InvalidInput("A key takes ASCII characters without spaces.", field=field)
+    return None
+
+
 def encrypt(key: str) -> str:
-    return _fernet().encrypt(key.encode()).decode()
+    return sealed.seal(key, sealed.SERVICE_KEYS)
 
 
 def decrypt(text: str) -> str:
     """The key in a Fernet text; raises PermanentError when SECRET_KEY is another one now."""
-    try:
-        return _fernet().decrypt(text.encode()).decode()
-    except InvalidToken as error:
-        raise PermanentError(
-            "The service's keys cannot be decrypted: SLIPWAY_SECRET_KEY is not the one they were "
-            "encrypted with. Bring the old one back, or regenerate both keys.",
-            code="KeysUnreadable",
-        ) from error
-
-
-def _fernet() -> Fernet:
-    derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"slipway service keys").derive(
-        settings.SECRET_KEY.encode()
+    return sealed.unseal(
+        text, sealed.SERVICE_KEYS, what="A key of the service", remedy="regenerate both keys"
     )
-    return Fernet(base64.urlsafe_b64encode(derived))
 
 
 def read(service: Service) -> tuple[str, str]:
@@ -101,8 +90,11 @@ def digests(service: Service) -> tuple[str, ...]:
     return tuple(digest(key) for key in read(service))
 
 
-def regenerate(actor: "AbstractBaseUser | None", service: Service, which: Which) -> str:
-    """Replace one key; the other goes on working. Returns the new one.
+def regenerate(
+    actor: "AbstractBaseUser | None", service: Service, which: Which, value: str | None = None
+) -> str:
+    """Replace one key, by `value` where a person brings one; the other goes on working. Returns the
+    new one.
 
     The cluster learns of it at once, without a new revision: the old key stops working within the
     router's next second.
@@ -112,8 +104,14 @@ def regenerate(actor: "AbstractBaseUser | None", service: Service, which: Which)
 
     if which not in ("primary", "secondary"):
         raise InvalidInput("Only the primary or the secondary key can be regenerated.")
-    fresh = generate()
+    fresh = value or generate()
+    if value and (wrong := _misfit(value, f"{which}_key")):
+        raise wrong
     with transaction.atomic():
+        locked = Service.objects.select_for_update().get(pk=service.pk)
+        other = locked.secondary_key if which == "primary" else locked.primary_key
+        if value and decrypt(other) == value:
+            raise InvalidInput("The two keys must differ.", field=f"{which}_key")
         Service.objects.filter(pk=service.pk).update(
             **{f"{which}_key": encrypt(fresh)}, generation=F("generation") + 1
         )

@@ -7,6 +7,7 @@ from django.db import transaction
 from deployments.audit.record import record
 from deployments.clusters.drivers import driver_for
 from deployments.errors import SlipwayError
+from deployments.services import tokens
 from deployments.services.models import Service
 from deployments.signals import announce
 from deployments.types import Observation
@@ -38,9 +39,13 @@ def still_there(name: str, observation: Observation) -> tuple[bool, int]:
 
 
 def finish_removal(service: Service) -> None:
-    """Delete the row of a service nothing runs for any more."""
+    """Delete the row of a service nothing runs for any more.
+
+    Its tokens name it, so they would open the next service of that name: they are revoked.
+    """
     name = service.name
     with transaction.atomic():
+        tokens.forget(service)
         deleted, _ = Service.objects.filter(pk=service.pk, deleting=True).delete()
         if deleted:
             record(None, "service.deleted", "service", name)
