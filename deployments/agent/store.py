@@ -22,6 +22,7 @@ from deployments.drivers.process_layout import (
     sync_folder,
     write_json,
 )
+from deployments.drivers.process_records import hint
 from deployments.types import Phase, RevisionSpec
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def create(folder: ClusterFolder, wanted: Wanted, node: str, now: float) -> Reco
 
 def save(folder: ClusterFolder, record: Record) -> None:
     write_json(folder.replica_record(record.id), to_stored(record))
+    hint(folder.replicas)
 
 
 def load(folder: ClusterFolder) -> dict[str, Record]:

@@ -23,6 +23,7 @@ the wanted count of a version is the one in `scale`, or its minimum, brought int
 What runs is the agent's affair (`deployments.agent`); this module never starts or stops a process.
 """
 
+import operator
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -41,6 +42,7 @@ from deployments.drivers.process_layout import (
     sync_folder,
     write_json,
 )
+from deployments.drivers.process_records import Records
 from deployments.errors import InvalidInput, NotFound, TemporaryError, Unavailable
 from deployments.types import (
     Capacity,
@@ -102,9 +104,12 @@ class ProcessDriver(Driver):
 
     def __init__(self, root: Path | str) -> None:
         self.folder = ClusterFolder(Path(root))
-        self._specs: Cached[ServiceSpec] = Cached()
-        self._scales: Cached[ServiceScale] = Cached()
+        self._spec: Cached[ServiceSpec] = Cached()
+        self._specs = Records(self.folder.services, _service_spec)
+        self._scales = Records(self.folder.scales, _service_scale)
+        self._stored = Records(self.folder.replicas, _stored_replica, "replica.json")
         self._replicas: Cached[StoredReplica] = Cached()
+        self._seen: _Seen | None = None
         self._routes: Cached[RouteReport] = Cached()
         self._router: Cached[RouterSpec] = Cached()
 
@@ -140,7 +145,7 @@ class ProcessDriver(Driver):
         path = self.folder.scale(_checked(service, "service"))
         with self._writing(f"The replica count of {service} could not be written"):
             try:
-                spec = self._specs.get(self.folder.service(service), _service_spec)
+                spec = self._spec.get(self.folder.service(service), _service_spec)
             except FileNotFoundError as error:
                 raise NotFound(f"There is no service {service} on this cluster.") from error
             known = {item.name for item in spec.versions}
@@ -204,59 +209,22 @@ class ProcessDriver(Driver):
                 "Look at that file's rights and content.",
                 evidence=str(error),
             ) from error
-        by_service: dict[str, list[Replica]] = {}
-        for item in stored:
-            by_service.setdefault(item.replica.service, []).append(item.replica)
-        services = tuple(
-            ObservedService(
-                spec=spec,
-                desired=tuple(
-                    ObservedVersion(item.name, wanted(item.scaling, _of(scales, name, item.name)))
-                    for item in spec.versions
-                ),
-                replicas=tuple(by_service.pop(name, ())),
-            )
-            for name, spec in specs.items()
-        )
-        orphans = tuple(replica for rest in by_service.values() for replica in rest)
-        return Observation(at, services, orphans, process_checks.heartbeat(self.folder))
+        seen = self._seen
+        if seen is None or not seen.still(specs, scales, stored):
+            seen = self._seen = _seen(specs, scales, stored, seen)
+        return Observation(at, seen.services, seen.orphans, process_checks.heartbeat(self.folder))
 
     def specs(self) -> dict[str, ServiceSpec]:
         """All services by name. Raises OSError, ValueError."""
-        return self._read_all(self.folder.services, self._specs, _service_spec)
+        return self._specs.read()
 
     def scales(self) -> dict[str, ServiceScale]:
         """What was asked for by service. Raises OSError, ValueError."""
-        return self._read_all(self.folder.scales, self._scales, _service_scale)
+        return self._scales.read()
 
-    def stored_replicas(self) -> list[StoredReplica]:
-        """All replicas that are not gone, oldest first. Raises OSError, ValueError."""
-        found = []
-        paths = set()
-        for name in _names(self.folder.replicas):
-            path = self.folder.replica_record(name)
-            try:
-                found.append(self._replicas.get(path, _stored_replica))
-            except FileNotFoundError:
-                if path.parent.exists():
-                    raise
-                continue  # it went between the listing and the reading
-            paths.add(path)
-        self._replicas.forget_all_but(paths)
-        return sorted(found, key=lambda item: (item.replica.created_at, item.replica.id))
-
-    def _read_all(self, folder: Path, cache: Cached, parse: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        paths = set()
-        for name in _names(folder):
-            path = folder / name
-            try:
-                found[path.stem] = cache.get(path, parse)
-            except FileNotFoundError:
-                continue  # removed between the listing and the reading
-            paths.add(path)
-        cache.forget_all_but(paths)
-        return found
+    def stored_replicas(self) -> dict[str, StoredReplica]:
+        """All replicas that are not gone, by id. Raises OSError, ValueError."""
+        return self._stored.read()
 
     # What was said
 
@@ -279,10 +247,12 @@ class ProcessDriver(Driver):
 
     def log_replicas(self, service: str) -> Sequence[str]:
         found = []
+        paths = set()
         try:
             for parent in (self.folder.gone, self.folder.replicas):
                 for name in _names(parent):
                     path = parent / name / "replica.json"
+                    paths.add(path)
                     try:
                         replica = self._replicas.get(path, _stored_replica).replica
                     except FileNotFoundError:
@@ -291,13 +261,14 @@ class ProcessDriver(Driver):
                         found.append((replica.created_at, replica.id))
         except (OSError, ValueError) as error:
             raise Unavailable(f"Logs in {self.folder.root} cannot be read: {error}.") from error
+        self._replicas.forget_all_but(paths)
         return [name for _, name in sorted(set(found))]
 
     # How it is
 
     def capacity(self) -> Capacity:
         try:
-            asked = [item.resources for item in self.stored_replicas()]
+            asked = [item.resources for item in self.stored_replicas().values()]
         except (OSError, ValueError) as error:
             raise Unavailable(
                 f"The cluster in {self.folder.root} cannot be read: {error}."
@@ -306,6 +277,56 @@ class ProcessDriver(Driver):
 
     def check(self) -> Iterator[Check]:
         yield from process_checks.run(self.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was put together from what was read: a service that did not change is the same object."""
+
+    specs: dict[str, ServiceSpec]
+    scales: dict[str, ServiceScale]
+    stored: dict[str, StoredReplica]
+    services: tuple[ObservedService, ...]
+    orphans: tuple[Replica, ...]
+
+    def still(self, specs: Any, scales: Any, stored: Any) -> bool:
+        return self.specs is specs and self.scales is scales and self.stored is stored
+
+
+def _seen(
+    specs: dict[str, ServiceSpec],
+    scales: dict[str, ServiceScale],
+    stored: dict[str, StoredReplica],
+    before: _Seen | None,
+) -> _Seen:
+    by_service: dict[str, list[Replica]] = {}
+    for item in stored.values():
+        by_service.setdefault(item.replica.service, []).append(item.replica)
+    known = {} if before is None else {item.spec.name: item for item in before.services}
+    services = []
+    for name, spec in specs.items():
+        replicas = tuple(sorted(by_service.pop(name, ()), key=_oldest_first))
+        desired = tuple(
+            ObservedVersion(item.name, wanted(item.scaling, _of(scales, name, item.name)))
+            for item in spec.versions
+        )
+        old = known.get(name)
+        if (
+            old is not None
+            and old.spec is spec
+            and old.desired == desired
+            and len(old.replicas) == len(replicas)
+            and all(map(operator.is_, old.replicas, replicas))
+        ):
+            services.append(old)
+        else:
+            services.append(ObservedService(spec, desired, replicas))
+    orphans = [replica for rest in by_service.values() for replica in rest]
+    return _Seen(specs, scales, stored, tuple(services), tuple(sorted(orphans, key=_oldest_first)))
+
+
+def _oldest_first(replica: Replica) -> tuple[float, str]:
+    return replica.created_at, replica.id
 
 
 class _Writing:
