@@ -6,124 +6,33 @@ HAProxy here. Every process is stopped by its own pid.
 """
 
 import json
-import os
-import signal
-import sqlite3
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
-from deployments.drivers.process import ProcessDriver
 from deployments.errors import SlipwayError
-from deployments.types import Phase, Replica, ReplicaRoute, RouteReport, RouteState
-from tests.ports import free_range
+from deployments.types import Phase, ReplicaRoute, RouteReport, RouteState
+from tests.e2e.processes import Processes
 
 pytestmark = [pytest.mark.daemons, pytest.mark.timeout(600)]
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-PORTS = free_range()
-QUICK = "def init(): ...\ndef run(data): return data.upper()\n"
 SLOW = "import time\ndef init(): time.sleep(3)\ndef run(data): return data.upper()\n"
 BROKEN = "import nowhere_to_be_found\ndef init(): ...\ndef run(data): ...\n"
 
 
-class World:
-    """One SLIPWAY_HOME and the processes started in it."""
+class World(Processes):
+    """The processes, and a thread that says that what is ready is in rotation."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home
-        self.driver = ProcessDriver(home / "clusters" / "local")
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self.people: subprocess.Popen[str] | None = None
+        super().__init__(home)
         self._stop = threading.Event()
         self._router = threading.Thread(target=self._speak_for_the_router, daemon=True)
         self._router.start()
-
-    def start(self, *names: str) -> None:
-        commands = {
-            "redis": [
-                "redis-server", "--port", "0", "--save", "", "--appendonly", "no",
-                "--unixsocket", str(self.home / "run" / "redis.sock"), "--dir", str(self.home),
-            ],
-            "worker": [sys.executable, "manage.py", "rqworker", "default", "--skip-checks"],
-            "controller": [sys.executable, "manage.py", "run_controller", "--period", "0.3"],
-            "agent": [sys.executable, "manage.py", "run_agent", "local"],
-        }  # fmt: skip
-        for name in names:
-            with (self.home / f"{name}.out").open("ab") as out:
-                self.running[name] = subprocess.Popen(
-                    commands[name], cwd=CHECKOUT, env=environ(self.home), stdout=out, stderr=out
-                )
-
-    def kill(self, name: str) -> None:
-        """SIGKILL, and for the worker its job's process as well: nobody gets to say goodbye."""
-        process = self.running.pop(name)
-        children = psutil.Process(process.pid).children() if name == "worker" else []
-        process.send_signal(signal.SIGKILL)
-        for child in children:
-            child.kill()
-        process.wait(30)
-
-    def prepare(self) -> None:
-        """Start the process that does what people do; it makes the home first."""
-        with (self.home / "people.out").open("ab") as out:
-            self.people = subprocess.Popen(
-                [sys.executable, "-m", "tests.e2e.world"],
-                cwd=CHECKOUT,
-                env=environ(self.home),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=out,
-                text=True,
-            )
-        while (line := self.people.stdout.readline()) != "ready\n":
-            assert line, self.said()
-
-    def deploy(self, name: str, script: str = QUICK, bulk: int = 0) -> int:
-        """The deployment's id."""
-        asked = json.dumps({"name": name, "script": script, "bulk": bulk})
-        self.people.stdin.write(asked + "\n")
-        self.people.stdin.flush()
-        while not (answer := self.people.stdout.readline()).strip().isdigit():
-            assert answer, self.said()
-        return int(answer)
-
-    def row(self, deployment: int) -> dict[str, str]:
-        columns = "state, step, cause_code, cause, evidence, attempts"
-        with closing(sqlite3.connect(self.home / "db.sqlite3", timeout=30)) as database:
-            database.row_factory = sqlite3.Row
-            return dict(
-                database.execute(
-                    f"SELECT {columns} FROM deployments_deployment WHERE id = ?", [deployment]
-                ).fetchone()
-            )
-
-    def service(self, name: str) -> dict[str, str]:
-        with closing(sqlite3.connect(self.home / "db.sqlite3", timeout=30)) as database:
-            database.row_factory = sqlite3.Row
-            return dict(
-                database.execute(
-                    "SELECT state, state_cause FROM deployments_service WHERE name = ?", [name]
-                ).fetchone()
-            )
-
-    def wait_for(self, what: str, test: Callable[[], object], seconds: float = 180.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not test():
-            assert time.monotonic() < deadline, f"{what} did not come\n{self.said()}"
-            time.sleep(0.01)
-
-    def replicas(self, service: str) -> list[Replica]:
-        found = self.driver.observe()
-        return [r for s in found.services if s.spec.name == service for r in s.replicas]
 
     def score(self, service: str, text: str) -> str:
         (ready,) = [r for r in self.replicas(service) if r.phase is Phase.READY]
@@ -139,28 +48,10 @@ class World:
         path = self.home / "logs" / "deployments" / f"{deployment}.jsonl"
         return [json.loads(line)["text"] for line in path.read_text().splitlines()]
 
-    def said(self) -> str:
-        """The end of everything that was written, for a test that failed."""
-        paths = [*self.home.glob("*.out"), *self.home.glob("clusters/local/*/*/log/*")]
-        return "\n".join(f"== {path}\n{path.read_text()[-2000:]}" for path in paths)
-
     def close(self) -> None:
         self._stop.set()
         self._router.join(5)
-        for name in ("worker", "controller", "agent"):
-            if name in self.running:
-                self.kill(name)
-        subprocess.run(
-            [sys.executable, "manage.py", "stop_replicas", "local"],
-            cwd=CHECKOUT,
-            env=environ(self.home),
-            capture_output=True,
-            timeout=60,
-        )
-        if "redis" in self.running:
-            self.kill("redis")
-        if self.people is not None:
-            self.people.communicate()  # ends at the end of its input
+        super().close()
 
     def _speak_for_the_router(self) -> None:
         while not self._stop.wait(0.1):
@@ -173,16 +64,6 @@ class World:
                     if r.phase is Phase.READY
                 ]
                 self.driver.publish_routes(RouteReport(time.time(), tuple(routes)))
-
-
-def environ(home: Path) -> dict[str, str]:
-    return {
-        **os.environ,
-        "SLIPWAY_HOME": str(home),
-        "SLIPWAY_REPLICA_PORTS": PORTS,
-        "DJANGO_SETTINGS_MODULE": "tests.e2e.process_settings",
-        "PYTHONPATH": str(CHECKOUT),
-    }
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,27 @@
 """What people do, for tests that drive real processes from outside.
 
 Makes tables, the cluster, a model and a built environment, says "ready", and then reads requests as
-lines of JSON `{"name": ..., "script": ..., "bulk": MiB}`, deploys or updates, and answers each with the
-deployment's id. `script` is the entry script's text; `bulk` is incompressible data to put beside it,
-which makes each step that touches files take its time.
+lines of JSON and answers each with a line "= <JSON>":
+
+    {"do": "deploy", "name", "script", "bulk": MiB, "config": {...}}   deploy or update -> deployment's id
+    {"do": "key", "name"}                                             -> the service's primary key
+
+`script` is the entry script's text; `bulk` is incompressible data to put beside it, which makes each
+step that touches files take its time. With the argument `light` the environment's scoring server is
+`tests.e2e.light_server`, which costs a tenth of the real one to start and to ask.
 """
 
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from shutil import copy
 
 import django
 
 
-def prepare() -> None:
+def prepare(light: bool) -> None:
     from django.conf import settings
     from django.core.management import call_command
 
@@ -43,9 +50,30 @@ def prepare() -> None:
     # the first import compiles every module; no test should have to wait for that
     warm = "import gunicorn.app.wsgiapp, azureml_inference_server_http.server.create_app"
     subprocess.run([f"{build.location}/bin/python", "-c", warm], timeout=120, capture_output=True)
+    if light:
+        build.location = str(lightened(Path(build.location), settings.HOME.root / "light"))
+        build.save(update_fields=["location"])
 
 
-def deploy(name: str, script: str, bulk: int) -> int:
+def lightened(venv: Path, into: Path) -> Path:
+    """An environment that is `venv` but for its scoring server."""
+    (real,) = venv.glob("lib/python3*/site-packages")
+    packages = into / real.relative_to(venv)
+    server = packages / "azureml_inference_server_http" / "server"
+    server.mkdir(parents=True)
+    (server.parent / "__init__.py").touch()
+    (server / "__init__.py").touch()
+    copy(Path(__file__).with_name("light_server.py"), server / "entry.py")
+    # its own site-packages come first, so the light server hides the one of the environment
+    (packages / "venv.pth").write_text(f"{real}\n")
+    (into / "bin").mkdir()
+    (into / "bin" / "python").symlink_to((venv / "bin" / "python").resolve())
+    copy(venv / "pyvenv.cfg", into / "pyvenv.cfg")
+    (into / ".complete").touch()  # what marks a whole environment
+    return into
+
+
+def deploy(name: str, script: str, bulk: int, config: dict[str, object]) -> int:
     from deployments.clusters.models import Cluster
     from deployments.environments.models import Environment
     from deployments.registry.models import ModelVersion
@@ -62,7 +90,7 @@ def deploy(name: str, script: str, bulk: int) -> int:
         source=sources.from_files(files),
         entry_script="score.py",
         environment=Environment.objects.get(),
-        config={"num_replicas": 1},
+        config={"num_replicas": 1, **config},
     )
     return changes.deploy(None, request).pk
 
@@ -73,9 +101,18 @@ def _stream(data: bytes):  # type: ignore[no-untyped-def]
     return BytesIO(data)
 
 
+def key(name: str) -> str:
+    from deployments.services import keys
+    from deployments.services.models import Service
+
+    return keys.read(Service.objects.get(name=name))[0]
+
+
 if __name__ == "__main__":
     django.setup()
-    prepare()
+    prepare(light="light" in sys.argv)
     print("ready", flush=True)
     for line in sys.stdin:
-        print(deploy(**json.loads(line)), flush=True)
+        asked = json.loads(line)
+        answer = {"deploy": deploy, "key": key}[asked.pop("do")](**asked)
+        print("=", json.dumps(answer), flush=True)
