@@ -56,11 +56,19 @@ class Env:
     router_port: int = _setting(
         "SLIPWAY_ROUTER_PORT", 8080, "Port of the router of the cluster `local`.", low=1, high=65535
     )
+    router_tls_port: int = _setting(
+        "SLIPWAY_ROUTER_TLS_PORT",
+        8443,
+        "Port the router answers TLS on, once its cluster has a certificate.",
+        low=1,
+        high=65535,
+    )
     router_url: str = _setting(
         "SLIPWAY_ROUTER_URL",
         "",
         "Address clients reach the router of `local` at, such as `https://score.example.com`. "
-        "Empty: `http://<router address>:<router port>`.",
+        "Empty: `http://<router address>:<router port>`, and `https://<name>:<TLS port>` once its "
+        "cluster has a certificate.",
     )
     allowed_hosts: tuple[str, ...] = _setting(
         "SLIPWAY_ALLOWED_HOSTS",

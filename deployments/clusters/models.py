@@ -1,5 +1,7 @@
 """Rows of clusters and of the sizes their machines come in."""
 
+from urllib.parse import urlsplit
+
 from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
@@ -100,6 +102,22 @@ class Cluster(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("cluster-detail", args=[self.name])
+
+    @property
+    def address(self) -> str:
+        """Where clients reach its router: by the certificate's name once it has one.
+
+        `router_url` keeps its say where it is that name already: it may know another port.
+        """
+        plain = self.router_url.rstrip("/")
+        if not self.tls_cname:
+            return plain
+        given = urlsplit(plain)
+        if (given.scheme, given.hostname) == ("https", self.tls_cname):
+            return plain
+        host = f"[{self.tls_cname}]" if ":" in self.tls_cname else self.tls_cname
+        port = settings.ENV.router_tls_port
+        return f"https://{host}" if port == 443 else f"https://{host}:{port}"
 
 
 class SigningKey(models.Model):
