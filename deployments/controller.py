@@ -10,13 +10,13 @@ are `deployments.rollout`'s; final states are written by `deployments.outcome`.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import OuterRef, Subquery
+from django.db.models import OuterRef, Prefetch, Subquery
 from django.utils import timezone
 
 from deployments import logstore, rollout, upkeep
@@ -30,9 +30,16 @@ from deployments.outcome import fail, succeed
 from deployments.pipeline import timeline
 from deployments.pipeline.log import DeploymentLog
 from deployments.replica_logs import copy_new_lines
+from deployments.rollout import Standing
 from deployments.services.apply import apply_service
-from deployments.services.changes import UNFINISHED
-from deployments.services.models import Deployment, DeploymentState, Service
+from deployments.services.models import (
+    DEFAULT_VERSION,
+    UNFINISHED,
+    Deployment,
+    DeploymentState,
+    Service,
+    ServiceVersion,
+)
 from deployments.services.removal import finish_removal, still_there
 from deployments.services.specs import config_of
 from deployments.signals import announce
@@ -122,9 +129,13 @@ class Controller:
         services = list(
             Service.objects.filter(cluster=cluster)
             .select_related("cluster", "current")
+            .prefetch_related(
+                Prefetch("versions", ServiceVersion.objects.select_related("current"))
+            )
             .annotate(
                 last_state=Subquery(latest.values("state")[:1]),
                 last_cause=Subquery(latest.values("cause_code")[:1]),
+                last_version=Subquery(latest.values("version")[:1]),
             )
         )
         unfinished = {
@@ -194,22 +205,24 @@ class Controller:
         if deployment is not None and deployment.state == DeploymentState.ROLLING:
             self._rolling(service, deployment, observed, view)
             return
+        standings = rollout.stand_versions(
+            observed, view.observation.supervisor_at, view.observation.at
+        )
         if deployment is not None:
             # the job has it; an update's old replicas are shown meanwhile
-            self._show(service, observed, ServiceState.TRANSITIONING, "")
+            busy = Standing(ServiceState.TRANSITIONING)
+            self._show(service, observed, busy, standings | {deployment.version_name: busy})
             return
         if service.current is None:
             if observed is not None:
                 view.driver.remove(service.name)
-            self._show(service, observed, ServiceState(service.state), service.state_cause)
+            left = Standing(ServiceState(service.state), service.state_cause)
+            self._show(service, observed, left, {})
             return
         self._drift(service, observed)
-        standing = rollout.stand(observed, view.observation.supervisor_at, view.observation.at)
-        reason = standing.reason
-        if getattr(service, "last_state", "") == DeploymentState.FAILED:
-            failed = f"The latest deployment failed ({getattr(service, 'last_cause', '')}); "
-            reason = f"{failed}revision {service.current.number} keeps serving. {reason}".strip()
-        self._show(service, observed, standing.state, reason)
+        standing = rollout.together(observed, standings)
+        reason = f"{_of_the_last(service)} {standing.reason}".strip()
+        self._show(service, observed, Standing(standing.state, reason), standings)
 
     def _removal(self, service: Service, observed: ObservedService | None, view: _View) -> None:
         wanted, running = still_there(service.name, view.observation)
@@ -238,9 +251,10 @@ class Controller:
             revision=deployment.revision.number,
             minimum=config_of(deployment.revision).to_scaling().minimum,
             applied_at=applied_at.timestamp(),
+            version=deployment.version_name,
         )
         journal = DeploymentLog(deployment.pk)
-        new = [r.id for r in observed.replicas if r.revision == goal.revision] if observed else []
+        new = [replica.id for replica in rollout.of_goal(observed, goal)]
         copy_new_lines(deployment, new, view.driver, journal)
         verdict = rollout.follow(
             goal,
@@ -251,12 +265,17 @@ class Controller:
             view.observation.at,
         )
         self._advance(deployment, verdict.step, applied_at, journal)
+        standings = rollout.stand_versions(
+            observed, view.observation.supervisor_at, view.observation.at
+        )
         if not verdict.finished:
-            self._show(service, observed, verdict.state, verdict.reason)
+            now = Standing(verdict.state, verdict.reason)
+            self._show(service, observed, now, standings | {goal.version: now})
             return
         if verdict.cause is None:
-            self._show(service, observed, verdict.state, "")
-            succeed(deployment, journal, verdict.reason)
+            standing = rollout.together(observed, standings)
+            self._show(service, observed, standing, standings)
+            succeed(deployment, journal, verdict.reason, standing)
             return
         cause = _with_evidence(verdict.cause, journal)
         log.info("deployment %s failed: %s: %s", deployment.pk, cause.code, cause.message)
@@ -304,19 +323,32 @@ class Controller:
             self._drifted.discard(service.pk)
 
     def _show(
-        self, service: Service, observed: ObservedService | None, state: ServiceState, reason: str
+        self,
+        service: Service,
+        observed: ObservedService | None,
+        standing: Standing,
+        standings: Mapping[str, Standing],
     ) -> None:
+        """What the rows say of the service and of each of its versions."""
+        desired = {item.name: item.desired for item in observed.desired} if observed else {}
         self._write(
             service,
             {
-                "state": state.value,
-                "state_cause": reason,
+                "state": standing.state.value,
+                "state_cause": standing.reason,
                 "replicas": to_json(observed.replicas) if observed else [],
-                "desired_replicas": sum(item.desired for item in observed.desired)
-                if observed
-                else None,
+                "desired_replicas": sum(desired.values()) if observed else None,
             },
         )
+        for version in service.versions.all():
+            values: dict[str, Any] = {"desired_replicas": desired.get(version.name)}
+            if (own := standings.get(version.name)) is not None:
+                values |= {"state": own.state.value, "state_cause": own.reason}
+            if any(getattr(version, name) != new for name, new in values.items()):
+                # unless a deployment of it ended, or it was deleted, since it was read
+                same = ServiceVersion.objects.filter(pk=version.pk, current=version.current_id)
+                if same.update(**values):
+                    announce("service", service.name)
 
     def _write(self, service: Service, values: dict[str, Any]) -> None:
         """Write what changed, unless a person changed the row since it was read."""
@@ -328,6 +360,22 @@ class Controller:
         )
         if written:
             announce("service", service.name)
+
+
+def _of_the_last(service: Service) -> str:
+    """That the latest deployment failed, where it did and its version is still there."""
+    if getattr(service, "last_state", "") != DeploymentState.FAILED:
+        return ""
+    rows = service.versions.all()
+    name = getattr(service, "last_version", "") or DEFAULT_VERSION
+    version = next((row for row in rows if row.name == name), None)
+    if version is None:
+        return ""
+    of = f" of version {name}" if len(rows) > 1 else ""
+    failed = f"The latest deployment{of} failed ({getattr(service, 'last_cause', '')});"
+    if version.current is None:
+        return f"{failed} the other versions go on."
+    return f"{failed} revision {version.current.number} keeps serving."
 
 
 def _limits() -> rollout.Limits:

@@ -1,8 +1,8 @@
 """How a deployment ends. The one place that writes a final state, for the job and the controller.
 
 Each ending is a compare-and-set on the state: whoever comes second changes nothing. What was serving
-before a failed update is applied again; a failed first deployment is taken out of the cluster, and
-its cause and evidence stay.
+in the version before a failed update is applied again; the failed first deployment of a version is
+taken out of the cluster, and its cause and evidence stay. Other versions are never touched.
 """
 
 from collections.abc import Iterable
@@ -12,17 +12,25 @@ from django.utils import timezone
 
 from deployments.pipeline import timeline
 from deployments.pipeline.log import DeploymentLog
+from deployments.rollout import Standing
+from deployments.services import versions
 from deployments.services.apply import apply_on_commit
-from deployments.services.models import Deployment, DeploymentState, Service
+from deployments.services.models import Deployment, DeploymentState, Service, ServiceVersion
 from deployments.services.removal import remove_on_commit
 from deployments.signals import announce
 from deployments.types import Cause, ServiceState
 
 _LONGEST_EVIDENCE = 64 * 1024
+_WELL = Standing(ServiceState.HEALTHY)
 
 
-def succeed(deployment: Deployment, log: DeploymentLog, reason: str) -> bool:
-    """ROLLING -> SUCCEEDED. False when it ended otherwise meanwhile."""
+def succeed(
+    deployment: Deployment, log: DeploymentLog, reason: str, service: Standing = _WELL
+) -> bool:
+    """ROLLING -> SUCCEEDED. False when it ended otherwise meanwhile.
+
+    `service` is how the service stands with all of its versions.
+    """
     now = timezone.now()
     with transaction.atomic():
         if not Deployment.objects.filter(pk=deployment.pk, state=DeploymentState.ROLLING).update(
@@ -32,8 +40,9 @@ def succeed(deployment: Deployment, log: DeploymentLog, reason: str) -> bool:
         timeline.begin(deployment, "healthy", now)
         timeline.end(deployment, "healthy", reason, now=now)
         Service.objects.filter(pk=deployment.service_id, deleting=False).update(
-            state=ServiceState.HEALTHY.value, state_cause="", updated_at=now
+            state=service.state.value, state_cause=service.reason, updated_at=now
         )
+        versions.prove(deployment)
         _tell(deployment)
         # before the commit: whoever sees a final state has all of the log
         log.write("Succeeded")
@@ -79,27 +88,27 @@ def fail(
 
 
 def _go_back(deployment: Deployment, cause: Cause, state: ServiceState) -> str:
-    """Make the service want what it wanted before; what was done, in words."""
+    """Make the version want what it wanted before; what was done, in words. No other is touched."""
     service = Service.objects.select_for_update().get(pk=deployment.service_id)
-    if service.deleting:
+    version = versions.find(service, deployment.version_name)
+    if service.deleting or version is None:
         return ""
-    fields = ["updated_at"]
-    said = ""
-    if service.current_id == deployment.revision_id:
-        service.current = deployment.previous
-        service.generation += 1
-        fields += ["current", "generation"]
-        if deployment.previous is None:
+    if version.current_id == deployment.revision_id:
+        versions.set_current(service, version, deployment.previous)
+        if service.current_id is None:
             remove_on_commit(service.pk)
         else:
             apply_on_commit(service.pk)
+    if version.current is not None:
+        return f"Revision {version.current.number} keeps serving."
+    why = {"state": state.value, "state_cause": f"{cause.code}: {cause.message}"}
+    ServiceVersion.objects.filter(pk=version.pk).update(
+        **why, traffic_percent=0, desired_replicas=None
+    )
     if service.current_id is None:
-        service.state, service.state_cause = state.value, f"{cause.code}: {cause.message}"
-        fields += ["state", "state_cause"]
-    elif service.current is not None:
-        said = f"Revision {service.current.number} keeps serving."
-    service.save(update_fields=fields)
-    return said
+        Service.objects.filter(pk=service.pk).update(**why, updated_at=timezone.now())
+        return ""
+    return f"Version {version.name} is taken out; the other versions go on."
 
 
 def _tell(deployment: Deployment) -> None:

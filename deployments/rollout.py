@@ -1,6 +1,7 @@
 """How far a rollout is, and how a service stands: decided from what was observed.
 
 PURE: plain values and `now` in, a frozen verdict with its reason out. The controller acts on it.
+A rollout is of one version of a service; a service stands as its versions that take requests do.
 
     scheduling -> pulling -> starting -> loading -> healthy
     any of them -> failed: the new revision crashed for good, found no room, or ran out of time
@@ -9,7 +10,7 @@ Safety rule: a rollout succeeds only when the wanted minimum of the NEW revision
 router's rotation; replicas of the old one never count for it. What cannot be seen decides nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from deployments.types import (
@@ -38,6 +39,13 @@ _PHASE_STEPS = {
     Phase.LOADING: "loading",
     Phase.READY: "loading",
 }
+_SEVERITY = {
+    ServiceState.HEALTHY: 0,
+    ServiceState.TRANSITIONING: 1,
+    ServiceState.UNSCHEDULABLE: 2,
+    ServiceState.UNHEALTHY: 3,
+    ServiceState.FAILED: 4,
+}
 _SUPERVISOR_SILENT = 15.0  # seconds without a heartbeat before it is said
 _ROUTER_SILENT = 10.0
 
@@ -60,6 +68,7 @@ class Goal:
     revision: int
     minimum: int
     applied_at: float
+    version: str = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,7 @@ class RolloutVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The state of a service nothing is being done to, and why (empty when all is well)."""
+    """The state of a service or of a version nothing is being done to, and why ("" for all well)."""
 
     state: ServiceState
     reason: str = ""
@@ -90,7 +99,7 @@ def follow(
     now: float,
 ) -> RolloutVerdict:
     """Where the rollout of `goal.revision` stands. `service` None: the cluster does not know it."""
-    new = _of_revision(service, goal.revision)
+    new = of_goal(service, goal)
     step = _step(new)
     ready = [replica for replica in new if replica.phase is Phase.READY]
     serving = _in_rotation(ready, routes, limits, now)
@@ -130,14 +139,48 @@ def follow(
     return RolloutVerdict(state, step, False, waiting)
 
 
-def stand(service: ObservedService | None, supervisor_at: float | None, now: float) -> Standing:
-    """The state of a deployed service: it is healthy as long as a replica can answer."""
+def stand_versions(
+    service: ObservedService | None, supervisor_at: float | None, now: float
+) -> dict[str, Standing]:
+    """How each version of a deployed service stands; none where the cluster does not know it."""
+    if service is None:
+        return {}
     silent = _silence(supervisor_at, now)
+    return {
+        version.name: _stand(
+            [replica for replica in service.replicas if replica.version == version.name], silent
+        )
+        for version in service.spec.versions
+    }
+
+
+def together(service: ObservedService | None, standings: Mapping[str, Standing]) -> Standing:
+    """How a service stands, from how each of its versions does: the worst of those that take requests.
+
+    A version without traffic that is in trouble is said, and changes nothing.
+    """
     if service is None:
         return Standing(
             ServiceState.UNHEALTHY, "The cluster does not know this service; it is applied again."
         )
-    living = [r for r in service.replicas if r.phase not in (Phase.STOPPED, Phase.DRAINING)]
+    if len(standings) == 1:
+        return next(iter(standings.values()))
+    state = ServiceState.HEALTHY
+    said: list[str] = []
+    for version in service.spec.versions:
+        standing = standings[version.name]
+        share = version.traffic_percent
+        if (share or version.is_default) and _SEVERITY[standing.state] > _SEVERITY[state]:
+            state = standing.state
+        if standing.reason:
+            takes = f"{share} % of the requests" if share else "no traffic"
+            said.append(f"Version {version.name} ({takes}): {standing.reason}")
+    return Standing(state, _join(*said))
+
+
+def _stand(replicas: Iterable[Replica], silent: str) -> Standing:
+    """A version is healthy as long as a replica of it can answer."""
+    living = [r for r in replicas if r.phase not in (Phase.STOPPED, Phase.DRAINING)]
     ready = [r for r in living if r.phase is Phase.READY]
     troubled = [r for r in living if r.phase is not Phase.READY and (r.cause or r.last_exit)]
     trouble = _said(troubled[0]) if troubled else ""
@@ -158,11 +201,17 @@ def step_index(step: str) -> int:
     return STEPS.index(step) if step in STEPS else -1
 
 
-def _of_revision(service: ObservedService | None, revision: int) -> list[Replica]:
+def of_goal(service: ObservedService | None, goal: Goal) -> list[Replica]:
+    """The replicas that the rollout brings in."""
     if service is None:
         return []
     gone = (Phase.STOPPED, Phase.DRAINING)
-    return [r for r in service.replicas if r.revision == revision and r.phase not in gone]
+    return [
+        replica
+        for replica in service.replicas
+        if (replica.version, replica.revision) == (goal.version, goal.revision)
+        and replica.phase not in gone
+    ]
 
 
 def _step(replicas: Iterable[Replica]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from django.db.models import F, Q
 
 from deployments.environments.models import Environment
-from deployments.services.models import Deployment, DeploymentState, Revision, Service
+from deployments.services.models import Deployment, DeploymentState, Revision, ServiceVersion
 
 _UNFINISHED = (DeploymentState.QUEUED, DeploymentState.RUNNING, DeploymentState.ROLLING)
 
@@ -14,13 +14,13 @@ _UNFINISHED = (DeploymentState.QUEUED, DeploymentState.RUNNING, DeploymentState.
 def services_using(hashes: Iterable[str]) -> dict[str, list[str]]:
     """Names of the services that run on each hash now, or are about to, in order.
 
-    In use are a service's current revision and, while it is deployed, the new one and the one to go
-    back to. Earlier revisions of the history are not: rolling back to one builds it again.
+    In use are the current revisions of a service's versions and, while one is deployed, the new one
+    and the one to go back to. Earlier revisions of the history are not: rolling back to one builds it again.
     """
     wanted = list(hashes)
     found: dict[str, set[str]] = defaultdict(set)
-    current = Service.objects.filter(current__environment__hash__in=wanted)
-    for name, key in current.values_list("name", "current__environment__hash"):
+    current = ServiceVersion.objects.filter(current__environment__hash__in=wanted)
+    for name, key in current.values_list("service__name", "current__environment__hash"):
         found[key].add(name)
     unfinished = Deployment.objects.filter(state__in=_UNFINISHED).filter(
         Q(revision__environment__hash__in=wanted) | Q(previous__environment__hash__in=wanted)

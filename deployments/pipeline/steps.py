@@ -26,7 +26,7 @@ from deployments.pipeline.log import DeploymentLog
 from deployments.registry.archives import unpack_zip
 from deployments.registry.blobs import StorageBlobs, digest, open_blob, store_path
 from deployments.registry.blobs import release as release_hold
-from deployments.services import no_code, specs
+from deployments.services import no_code, specs, versions
 from deployments.services.models import Deployment, DeploymentState, Revision, Service
 from deployments.services.sources import MOST_BYTES, MOST_FILES
 
@@ -144,8 +144,7 @@ def applying(run: Run) -> Done:
     run.log.write(f"Cluster {cluster.name} ({cluster.get_kind_display()}, {cluster.purpose}).")
     driver = driver_for(cluster)
     location = specs.environment_location(run.revision.environment.hash)
-    spec = specs.revision_spec(run.revision, location=location)
-    driver.stage(spec, StorageBlobs())
+    driver.stage(specs.revision_spec(run.revision, location=location), StorageBlobs())
     run.check_claim()
     run.log.write("Submitting deployment to compute.")
     applied_at = timezone.now()
@@ -153,9 +152,10 @@ def applying(run: Run) -> Done:
         service = Service.objects.select_for_update().get(pk=run.service.pk)
         if service.deleting:
             raise ClaimLost(f"{service.name} is being deleted")
-        service.current = run.revision
-        service.generation += 1
-        service.save(update_fields=["current", "generation", "updated_at"])
+        version = versions.find(service, run.deployment.version_name)
+        if version is None:
+            raise ClaimLost(f"version {run.deployment.version_name} was deleted")
+        versions.set_current(service, version, run.revision)
         # under the service's lock, which a cancelling deletion takes as well
         if not Deployment.objects.filter(
             pk=run.deployment.pk,
@@ -163,8 +163,12 @@ def applying(run: Run) -> Done:
             claimed_by=run.deployment.claimed_by,
         ).update(applied_at=applied_at):
             raise ClaimLost("the deployment is another's")
-    driver.apply(specs.service_spec(service, run.revision))
-    return Done(f"revision {run.revision.number} on {cluster.name}")
+    spec = specs.service_spec(service)
+    driver.apply(spec)
+    what = f"revision {run.revision.number} on {cluster.name}"
+    if len(spec.versions) > 1:
+        return Done(f"{what}, version {run.deployment.version_name}")
+    return Done(what)
 
 
 STEPS: tuple[tuple[str, Callable[[Run], Done]], ...] = (

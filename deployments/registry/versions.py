@@ -18,7 +18,7 @@ from deployments.audit.record import record
 from deployments.errors import Conflict, SlipwayError, Unavailable
 from deployments.registry import blobs, rules
 from deployments.registry.models import Blob, Model, ModelFile, ModelVersion
-from deployments.services.models import Deployment, DeploymentState, RevisionModel, Service
+from deployments.services.models import Deployment, DeploymentState, RevisionModel, ServiceVersion
 from deployments.signals import announce
 
 if TYPE_CHECKING:
@@ -117,12 +117,13 @@ def _next_version(actor: "AbstractBaseUser | None", name: str, description: str)
 def used_by(versions: Iterable[int]) -> dict[int, list[str]]:
     """Version's key -> names of the services it is deployed in, sorted; one query for all of them.
 
-    Deployed means: in the service's current revision, or in one whose deployment is unfinished.
+    Deployed means: in the current revision of one of the service's versions, or in one whose
+    deployment is unfinished.
     """
     links = (
         RevisionModel.objects.filter(model_version__in=versions)
         .filter(
-            Q(revision__in=Service.objects.filter(current__isnull=False).values("current"))
+            Q(revision__in=ServiceVersion.objects.filter(current__isnull=False).values("current"))
             | Q(revision__in=Deployment.objects.filter(state__in=_UNFINISHED).values("revision"))
         )
         .values_list("model_version_id", "revision__service__name")

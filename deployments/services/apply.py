@@ -11,24 +11,21 @@ from django.db import transaction
 from deployments.clusters.drivers import driver_for
 from deployments.errors import SlipwayError
 from deployments.registry.blobs import StorageBlobs
-from deployments.services.models import Revision, Service
+from deployments.services.models import Service
 from deployments.services.specs import service_spec
 
 log = logging.getLogger(__name__)
 
 
 def apply_service(service_id: int) -> bool:
-    """Apply the current revision with the present keys. False when there is nothing to apply.
+    """Apply all versions with the present keys. False when there is nothing to apply.
 
     Raises Unavailable when the cluster cannot be reached.
     """
     service = Service.objects.select_related("cluster").filter(pk=service_id).first()
     if service is None or service.deleting or service.current_id is None:
         return False
-    revision = Revision.objects.select_related("service", "environment", "package").get(
-        pk=service.current_id
-    )
-    spec = service_spec(service, revision)
+    spec = service_spec(service)
     driver = driver_for(service.cluster)
     # staged files that nothing used for a while may have been cleared away
     for version in spec.versions:

@@ -21,16 +21,19 @@ from deployments.environments.models import Environment
 from deployments.errors import Conflict, InvalidInput, NotFound
 from deployments.queue import enqueue_deployment
 from deployments.registry.models import Blob, ModelVersion
-from deployments.services import keys, no_code, placement, sources
+from deployments.services import keys, no_code, placement, sources, versions
 from deployments.services.apply import apply_on_commit
 from deployments.services.config import DeploymentConfig, from_values, problems
 from deployments.services.models import (
+    DEFAULT_VERSION,
+    UNFINISHED,
     Deployment,
     DeploymentState,
     DeploymentStep,
     Revision,
     RevisionModel,
     Service,
+    ServiceVersion,
     service_name_validator,
 )
 from deployments.services.removal import remove_on_commit
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
 MOST_MODELS = 1000
-UNFINISHED = (DeploymentState.QUEUED, DeploymentState.RUNNING, DeploymentState.ROLLING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,9 @@ class DeployRequest:
     """What a person asks for. None keeps what an update's service has.
 
     `update` False: the name must be free and `cluster` and `model_versions` are needed.
+    `version`: the service's version the revision is for, "" the default one; a new name makes a new
+    version, and on a new service names its first. A new version begins from what the default one has.
+    `traffic_percent`: its share, which it gets when the deployment succeeds; None leaves it as it is.
     `source` and `entry_script`: the stored project folder (`deployments.services.sources`) and the
     script in it; an empty `entry_script` is no-code. A no-code deployment without an `environment`
     gets one made for the first model's framework and version.
@@ -59,6 +64,8 @@ class DeployRequest:
 
     name: str
     update: bool = False
+    version: str = ""
+    traffic_percent: int | None = None
     cluster: Cluster | None = None
     model_versions: tuple[ModelVersion, ...] | None = None
     source: Blob | None = None
@@ -118,6 +125,8 @@ def check(request: DeployRequest) -> list[InvalidInput]:
         found += _property_problems(service.properties, request.properties)
     if request.keys is not None:
         found += keys.check_given(*request.keys)
+    found += versions.name_problems(service, request.version)
+    found += versions.share_problems(service, request.version, request.traffic_percent)
     try:
         plan = _plan(request, service)
     except InvalidInput as error:
@@ -150,21 +159,25 @@ def _property_problems(before: Mapping[str, str], after: Mapping[str, str]) -> l
     ]
 
 
-def _base(service: Service | None) -> Revision | None:
-    """The revision an update starts from: the one that serves, else the last one tried."""
+def _base(service: Service | None, version: str) -> Revision | None:
+    """The revision an update starts from: what serves in the version, else in the default one, else
+    the last one tried."""
     if service is None:
         return None
-    if service.current is not None:
-        return service.current
-    return service.revisions.select_related("environment", "source").first()
+    revisions = service.revisions.select_related("environment", "source")
+    own = versions.find(service, version)
+    for found in (own.current_id if own is not None else None, service.current_id):
+        if found is not None:
+            return revisions.get(pk=found)
+    return revisions.first()
 
 
 def _plan(request: DeployRequest, service: Service | None) -> _Plan:
-    base = _base(service)
+    base = _base(service, request.version)
     config = from_values(request.config, _kept_config(base, service))
-    versions = request.model_versions
-    if versions is None:
-        versions = model_versions_of(base) if base else ()
+    models = request.model_versions
+    if models is None:
+        models = model_versions_of(base) if base else ()
     source = request.source or (base.source if base else None)
     script = request.entry_script
     if script is None:
@@ -174,7 +187,7 @@ def _plan(request: DeployRequest, service: Service | None) -> _Plan:
     environment = request.environment
     if environment is None and base is not None and not no_code.made_here(base.environment):
         environment = base.environment
-    return _Plan(tuple(versions), source, script.strip(), environment, config)
+    return _Plan(tuple(models), source, script.strip(), environment, config)
 
 
 def _kept_config(base: Revision | None, service: Service | None) -> DeploymentConfig | None:
@@ -234,21 +247,27 @@ def deploy(actor: "AbstractBaseUser | None", request: DeployRequest) -> Deployme
                 service = _locked(request.name)
             else:
                 service = _create_service(actor, request, plan.config)
-            before = _summary(service.current) if service.current else None
-            kind = Deployment.Kind.UPDATE if service.current_id else Deployment.Kind.CREATE
+            # again, under the lock: another request may have made the last version there can be
+            if found := versions.name_problems(service, request.version):
+                raise found[0]
+            version = versions.ensure(actor, service, request.version)
+            before = _summary(version.current) if version.current else None
+            kind = Deployment.Kind.UPDATE if version.current_id else Deployment.Kind.CREATE
             if request.update:
                 _update_service(service, request, plan.config)
+            if request.traffic_percent is not None:
+                versions.reserve(actor, service, version, request.traffic_percent)
             if service.token_auth_enabled:
                 signing.ensure(service.cluster)
             revision = _create_revision(actor, service, plan, environment, request.note)
-            deployment = _create_deployment(actor, service, revision, kind)
+            deployment = _create_deployment(actor, service, version, revision, kind)
             record(
                 actor,
                 f"service.{kind.value}",
                 "service",
                 service.name,
                 before=before,
-                after=_summary(revision),
+                after={"version": version.name, **_summary(revision)},
             )
     except IntegrityError as error:
         raise Conflict(
@@ -258,23 +277,33 @@ def deploy(actor: "AbstractBaseUser | None", request: DeployRequest) -> Deployme
     return deployment
 
 
-def roll_back(actor: "AbstractBaseUser | None", service: Service, revision: Revision) -> Deployment:
-    """Deploy an earlier revision as it was. Keys, access and description stay as they are now."""
+def roll_back(
+    actor: "AbstractBaseUser | None", service: Service, revision: Revision, version: str = ""
+) -> Deployment:
+    """Deploy an earlier revision as it was, to a version ("" the default one).
+
+    Keys, access and description stay as they are now.
+    """
     if revision.service_id != service.pk:
         raise NotFound(f"{revision} is not a revision of {service.name}.")
     try:
         with transaction.atomic():
             locked = _locked(service.name)
-            if locked.current_id == revision.pk:
-                raise InvalidInput(f"Revision {revision.number} is the one that serves now.")
-            deployment = _create_deployment(actor, locked, revision, Deployment.Kind.ROLLBACK)
+            into = versions.find(locked, version)
+            if into is None:
+                raise NotFound(f"{service.name} has no version {version or DEFAULT_VERSION}.")
+            if into.current_id == revision.pk:
+                raise InvalidInput(
+                    f"Revision {revision.number} is the one that serves now in {into.name}."
+                )
+            deployment = _create_deployment(actor, locked, into, revision, Deployment.Kind.ROLLBACK)
             record(
                 actor,
                 "service.rollback",
                 "service",
                 service.name,
-                before=_summary(locked.current) if locked.current else None,
-                after=_summary(revision),
+                before=_summary(into.current) if into.current else None,
+                after={"version": into.name, **_summary(revision)},
             )
     except IntegrityError as error:
         raise Conflict(
@@ -464,12 +493,17 @@ def _create_revision(
 
 
 def _create_deployment(
-    actor: "AbstractBaseUser | None", service: Service, revision: Revision, kind: str
+    actor: "AbstractBaseUser | None",
+    service: Service,
+    version: ServiceVersion,
+    revision: Revision,
+    kind: str,
 ) -> Deployment:
     deployment = Deployment.objects.create(
         service=service,
+        version=version.name,
         revision=revision,
-        previous=service.current,
+        previous=version.current,
         kind=kind,
         step="queued",
         created_by_id=actor.pk if actor else None,

@@ -8,6 +8,7 @@ from django.urls import reverse
 from deployments.clusters.models import Cluster
 from deployments.environments.models import Environment
 from deployments.registry.models import Blob, ModelVersion
+from deployments.services.traffic import Share
 from deployments.types import ServiceState
 
 service_name_validator = RegexValidator(
@@ -74,11 +75,11 @@ class Service(models.Model):
 
     @property
     def scoring_uri(self) -> str:
-        return f"{self.cluster.router_url.rstrip('/')}/api/v1/service/{self.name}/score"
+        return f"{self.cluster.address}/api/v1/service/{self.name}/score"
 
     @property
     def swagger_uri(self) -> str:
-        return f"{self.cluster.router_url.rstrip('/')}/api/v1/service/{self.name}/swagger.json"
+        return f"{self.cluster.address}/api/v1/service/{self.name}/swagger.json"
 
 
 class Revision(models.Model):
@@ -159,6 +160,10 @@ class ServiceVersion(models.Model):
     def __str__(self) -> str:
         return f"{self.service.name}/{self.name}"
 
+    @property
+    def share(self) -> Share:
+        return Share(self.name, self.traffic_percent, self.is_default, self.proven)
+
 
 class IssuedToken(models.Model):
     """A token that was given out. The token itself is never kept, only what names it.
@@ -218,6 +223,9 @@ class DeploymentState(models.TextChoices):
     SUCCEEDED = "succeeded", "Succeeded"
     FAILED = "failed", "Failed"
     CANCELLED = "cancelled", "Cancelled"
+
+
+UNFINISHED = (DeploymentState.QUEUED, DeploymentState.RUNNING, DeploymentState.ROLLING)
 
 
 class Deployment(models.Model):

@@ -2,11 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from django.db.models import prefetch_related_objects
+
 from deployments.environments.models import BuildState, EnvironmentBuild
 from deployments.errors import TemporaryError
 from deployments.services import keys
 from deployments.services.config import DeploymentConfig, from_values
-from deployments.services.models import Revision, Service
+from deployments.services.models import Revision, Service, ServiceVersion
+from deployments.services.traffic import split
 from deployments.types import (
     AuthSpec,
     EnvironmentSpec,
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
     from deployments.registry.models import ModelVersion
 
 PACKAGE_NAME = "project.zip"
+_PARTS = ("model_links__model_version__model", "model_links__model_version__files__blob")
 NO_CODE_SCRIPT = "no_code_score.py"  # what the zipping step names it in a no-code package
-DEFAULT_VERSION = "default"
 
 
 def config_of(revision: Revision) -> DeploymentConfig:
@@ -45,9 +48,7 @@ def revision_spec(revision: Revision, *, location: str) -> RevisionSpec:
     if revision.package is None:
         raise TemporaryError(f"{revision} has no package yet; its deployment makes it.")
     config = config_of(revision)
-    links = revision.model_links.select_related("model_version__model").prefetch_related(
-        "model_version__files__blob"
-    )
+    prefetch_related_objects([revision], *_PARTS)
     models = tuple(
         ModelSpec(
             name=link.model_version.model.name,
@@ -57,7 +58,7 @@ def revision_spec(revision: Revision, *, location: str) -> RevisionSpec:
                 for file in link.model_version.files.all()
             ),
         )
-        for link in links
+        for link in revision.model_links.all()
     )
     variables = {str(key): str(value) for key, value in revision.environment.variables.items()}
     return RevisionSpec(
@@ -92,16 +93,20 @@ def environment_location(environment_hash: str) -> str:
     return location
 
 
-def service_spec(service: Service, revision: Revision) -> ServiceSpec:
-    """What the cluster should want: one version, all traffic."""
-    spec = revision_spec(revision, location=environment_location(revision.environment.hash))
+def service_spec(service: Service) -> ServiceSpec:
+    """What the cluster should want: every version that has a revision, the default one first.
+
+    Raises TemporaryError while a version's environment is not built, or it has no package.
+    """
+    rows = list(
+        ServiceVersion.objects.filter(service=service, current__isnull=False)
+        .select_related("current__service", "current__environment", "current__package")
+        .prefetch_related(*(f"current__{part}" for part in _PARTS))
+    )
+    shares = split([row.share for row in rows])
     return ServiceSpec(
         name=service.name,
-        versions=(
-            VersionSpec(
-                name=DEFAULT_VERSION, revision=spec, scaling=config_of(revision).to_scaling()
-            ),
-        ),
+        versions=tuple(_version_spec(row, shares[row.name]) for row in rows),
         auth=AuthSpec(
             key_enabled=service.auth_enabled,
             token_enabled=service.token_auth_enabled,
@@ -109,4 +114,18 @@ def service_spec(service: Service, revision: Revision) -> ServiceSpec:
         ),
         cors_origins=tuple(service.cors_origins),
         generation=service.generation,
+    )
+
+
+def _version_spec(row: ServiceVersion, percent: int) -> VersionSpec:
+    revision = row.current
+    if revision is None:
+        raise TemporaryError(f"{row} has no revision any more.")
+    location = environment_location(revision.environment.hash)
+    return VersionSpec(
+        name=row.name,
+        revision=revision_spec(revision, location=location),
+        scaling=config_of(revision).to_scaling(),
+        traffic_percent=percent,
+        is_default=row.is_default,
     )

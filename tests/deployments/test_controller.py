@@ -259,13 +259,13 @@ def test_a_deleted_service_goes_when_its_last_replica_has_gone(serving, controll
 
 
 def test_a_person_who_changes_the_row_meanwhile_wins(serving, controller, fake, monkeypatch):
-    original = module.rollout.stand
+    original = module.rollout.together
 
     def slow(*args):
         Service.objects.update(state="Transitioning", updated_at=timezone.now())
         return original(*args)
 
-    monkeypatch.setattr(module.rollout, "stand", slow)
+    monkeypatch.setattr(module.rollout, "together", slow)
     fake.gone(1)
     controller.cycle()
     assert Service.objects.get().state == "Transitioning"

@@ -8,6 +8,7 @@ from deployments.errors import Conflict
 from deployments.services import changes
 from deployments.services.changes import DeployRequest
 from deployments.services.models import Deployment, Revision, Service
+from tests.serving import serve
 
 
 class Queue:
@@ -54,7 +55,7 @@ def test_of_two_people_who_deploy_at_once_one_is_told_to_wait(monkeypatch, reque
     if update:
         changes.deploy(None, request)
         Deployment.objects.update(state="succeeded")
-        Service.objects.update(current=Revision.objects.get())
+        serve(Service.objects.get(), Revision.objects.get())
         request = DeployRequest(name="diabetes", update=True)
     check = changes.check
     others: list[Deployment] = []

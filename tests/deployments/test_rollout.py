@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from deployments.rollout import Goal, Limits, follow, stand
+from deployments.rollout import Goal, Limits, Standing, follow, stand_versions, together
 from deployments.types import (
     Cause,
     EnvironmentSpec,
@@ -61,6 +61,11 @@ def service(*replicas: Replica) -> ObservedService:
     )
     spec = ServiceSpec("s", (VersionSpec("default", revision),))
     return ObservedService(spec, (ObservedVersion("default", 1),), replicas)
+
+
+def stand(observed: ObservedService | None, supervisor_at: float | None, now: float) -> Standing:
+    """As the controller does it."""
+    return together(observed, stand_versions(observed, supervisor_at, now))
 
 
 def routes(*names: str, at: float = NOW - 1, state=RouteState.IN_ROTATION) -> RouteReport:

@@ -8,6 +8,7 @@ from deployments.clusters.models import Cluster, Sku
 from deployments.environments.changes import create_environment
 from deployments.environments.models import Environment
 from deployments.services.models import Deployment, DeploymentState, Revision, Service
+from tests.serving import serve
 
 
 @pytest.fixture
@@ -32,8 +33,7 @@ def use(db: None) -> Callable[..., Revision]:
         number = row.revisions.count() + 1
         revision = Revision.objects.create(service=row, number=number, environment=environment)
         if current:
-            row.current = revision
-            row.save(update_fields=["current"])
+            serve(row, revision)
         if deployment:
             Deployment.objects.create(service=row, revision=revision, state=deployment)
         return revision

@@ -17,6 +17,7 @@ from deployments.registry.versions import (
 )
 from deployments.services.models import Deployment, Revision, RevisionModel
 from deployments.signals import changed
+from tests.serving import serve
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("store")]
 
@@ -177,8 +178,7 @@ def version(deployer, new_file):
 
 
 def _make_current(revision):
-    revision.service.current = revision
-    revision.service.save(update_fields=["current"])
+    serve(revision.service, revision)
 
 
 def test_a_version_in_a_current_revision_is_used(version, a_revision):

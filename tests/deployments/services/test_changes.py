@@ -6,7 +6,7 @@ from deployments.audit.models import AuditEntry
 from deployments.clusters.models import Cluster
 from deployments.codec import to_json
 from deployments.errors import Conflict, InvalidInput, NotFound
-from deployments.services import changes, keys
+from deployments.services import changes, keys, versions
 from deployments.services.changes import DeployRequest, check, deploy
 from deployments.services.models import Deployment, DeploymentState, Revision, Service
 from deployments.types import Capacity, NodeCapacity
@@ -21,7 +21,10 @@ def finish(deployment: Deployment, state: str = DeploymentState.SUCCEEDED) -> No
     """As if the job and the controller had done their part."""
     Deployment.objects.filter(pk=deployment.pk).update(state=state)
     if state == DeploymentState.SUCCEEDED:
-        Service.objects.filter(pk=deployment.service_id).update(current=deployment.revision)
+        service = Service.objects.get(pk=deployment.service_id)
+        version = versions.find(service, deployment.version_name)
+        versions.set_current(service, version, deployment.revision)
+        versions.prove(deployment)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from deployments.errors import InvalidInput, PermanentError
 from deployments.services import keys
 from deployments.services.models import Revision, Service
 from tests.deployments.conftest import built
+from tests.serving import serve
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def service(db, request_for, deployer, monkeypatch) -> Service:
     deployment = changes.deploy(deployer, request_for())
     Revision.objects.update(package=deployment.revision.source)
     built(deployment.revision.environment)
-    Service.objects.update(current=deployment.revision)
+    serve(Service.objects.get(), deployment.revision)
     return Service.objects.get()
 
 

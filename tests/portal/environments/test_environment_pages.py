@@ -15,6 +15,7 @@ from deployments.environments.changes import create_environment
 from deployments.environments.models import BuildState, Environment, EnvironmentBuild
 from deployments.services.models import Revision, Service
 from portal.models import Role, User
+from tests.serving import serve
 
 CONDA = "dependencies:\n  - python=3.11\n  - numpy\n"
 
@@ -54,8 +55,7 @@ def used(environment: Environment) -> None:
     sku = Sku.objects.create(name="This machine", family="CPU")
     cluster = Cluster.objects.create(name="local", sku=sku, router_url="http://127.0.0.1:1")
     service = Service.objects.create(name="diabetes", cluster=cluster)
-    service.current = Revision.objects.create(service=service, number=1, environment=environment)
-    service.save(update_fields=["current"])
+    serve(service, Revision.objects.create(service=service, number=1, environment=environment))
 
 
 def urls(environment: Environment) -> dict[str, str]:

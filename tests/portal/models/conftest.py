@@ -8,6 +8,7 @@ from deployments.clusters.models import Cluster, Sku
 from deployments.environments.models import Environment
 from deployments.registry.versions import register_files, register_version
 from deployments.services.models import Revision, RevisionModel, Service
+from tests.serving import serve
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +54,7 @@ def deployed_in(db):
         service = Service.objects.create(name=name, cluster=cluster)
         revision = Revision.objects.create(service=service, number=1, environment=environment)
         RevisionModel.objects.create(revision=revision, model_version=version, position=0)
-        service.current = revision
-        service.save(update_fields=["current"])
+        serve(service, revision)
         return service
 
     return make

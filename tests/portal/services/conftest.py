@@ -22,6 +22,7 @@ from deployments.services.models import (
 )
 from deployments.types import Capacity, Exit, NodeCapacity, Phase, Replica
 from portal.models import User
+from tests.serving import serve
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -122,8 +123,7 @@ def service(cluster: Cluster, diabetes: ModelVersion, environment: Environment) 
         ),
     )
     revision = add_revision(row, environment, [diabetes])
-    row.current = revision
-    row.save(update_fields=["current"])
+    serve(row, revision)
     deployment = Deployment.objects.create(
         service=row, revision=revision, state="succeeded", finished_at=NOW
     )

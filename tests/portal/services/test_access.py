@@ -11,6 +11,7 @@ from deployments.services import keys
 from deployments.services.models import Deployment, Service
 from portal.models import User
 from tests.portal.services.conftest import add_revision
+from tests.serving import serve
 
 PRIMARY, SECONDARY = "primary-key-of-the-test", "secondary-key-of-the-test"
 
@@ -136,8 +137,7 @@ def test_deleting_begins_and_says_so(service: Service, desk: Client) -> None:
 def test_rolling_back_deploys_the_earlier_revision(
     service: Service, environment: Environment, diabetes: ModelVersion, desk: Client
 ) -> None:
-    service.current = add_revision(service, environment, [diabetes], {"cpu_cores": 0.5})
-    service.save(update_fields=["current"])
+    serve(service, add_revision(service, environment, [diabetes], {"cpu_cores": 0.5}))
     answer = desk.post(reverse("service-roll-back", args=["diabetes"]), {"revision": "1"})
     assert answer.url == reverse("service-overview", args=["diabetes"])
     newest = Deployment.objects.first()

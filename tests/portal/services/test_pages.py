@@ -15,6 +15,7 @@ from portal.models import User
 from router.samples import BUCKETS
 from router.telemetry.models import Second, Series, pack_histogram
 from tests.portal.services.conftest import add_revision
+from tests.serving import serve
 
 TABS = ("overview", "test", "consume", "settings", "history")
 PARTS = ("header", "state", "timeline", "replicas", "figures", "keys")
@@ -125,8 +126,7 @@ def test_the_list_costs_the_same_number_of_queries_for_one_service_and_for_six(
         client.get(url)
     for number in range(5):
         other = Service.objects.create(name=f"other-{number}", cluster=cluster)
-        other.current = add_revision(other, environment, [diabetes])
-        other.save(update_fields=["current"])
+        serve(other, add_revision(other, environment, [diabetes]))
     with django_assert_num_queries(7):
         client.get(url)
 
