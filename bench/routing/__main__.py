@@ -1,50 +1,135 @@
-"""The command: `bench/router`."""
+"""The command `bench/router`: arguments, one run, tables, JSON, the page's figures."""
 
 import argparse
+import contextlib
+import platform
+import shutil
+import signal
+import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
-from bench.routing import load, ours, peers
-from bench.routing.load import Target
-from bench.routing.processes import Cores, Programs, free_port
+import psutil
+
+from bench.routing import figures, peers, suites
+from bench.routing.processes import CHECKOUT, BenchError, Cores, Programs, busy_share
+from bench.routing.suites import Suites
+
+PAGE = CHECKOUT / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- bench/router -->", "<!-- end of bench/router -->"
+_BUSY = 0.1  # of all cores: from here on the figures say more about the machine's other work
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench/router")
-    parser.add_argument("--only", action="append", metavar="FIGURE")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2)
-    arguments = parser.parse_args()
-    cores = Cores.choose()
-    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as name:
-        folder = Path(name)
-        with Programs(folder) as programs:
-            port, _ = peers.upstream(programs, folder, cores.load)
-            addresses = (f"127.0.0.1:{port}",) * ours.REPLICAS
-            bare = peers.bare_haproxy(programs, folder, cores.proxy, addresses, server_close=False)
-            product = ours.Ours(folder / "home", free_port(), cores.proxy, addresses)
-            programs.on_exit(product.close)
-            pids = product.start()
-            targets = [
-                Target("bare", *bare),
-                Target("ours", product.port, pids, ours.KEY),
-            ]
-            found = load.interleaved(targets, arguments.rounds, arguments.seconds, cores, folder)
-            for target in targets:
-                rows = found[target.name]
-                print(
-                    f"{target.name:8} {median(r.rps for r in rows):9,.0f} req/s  "
-                    f"p50 {median(r.p50_ms for r in rows):.2f} p99 {median(r.p99_ms for r in rows):.2f} ms  "
-                    f"{median(r.cpu_us for r in rows):6.2f} us/request  "
-                    f"core {median(r.busy for r in rows):4.0%}  failed {sum(r.failed for r in rows)}"
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench/router",
+        description="The router's speed against other proxies on this machine.",
+        epilog=f"Figures: {', '.join(figures.KEYS)}",
+    )
+    parser.add_argument("--quick", action="store_true", help="within two minutes: shorter rounds")
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="FIGURE", choices=figures.KEYS,
+        help="this figure only; may be given more than once",
+    )  # fmt: skip
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help=f"write the figures into {PAGE.relative_to(CHECKOUT)}",
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="rounds of which the median is taken"
+    )
+    parser.add_argument("--seconds", type=int, metavar="S", help="length of a round of throughput")
+    chosen = parser.parse_args(words)
+    for name in ("rounds", "seconds"):
+        if (given := getattr(chosen, name)) is not None and given < 1:
+            parser.error(f"--{name} must be at least 1")
+    if chosen.markdown and chosen.only:
+        parser.error("--markdown needs every figure: leave --only out")
+    return chosen
+
+
+def length(chosen: argparse.Namespace) -> suites.Length:
+    base = suites.QUICK if chosen.quick else suites.FULL
+    return replace(
+        base, rounds=chosen.rounds or base.rounds, throughput=chosen.seconds or base.throughput
+    )
+
+
+def main() -> int:
+    chosen = arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(143))
+    wanted = suites.asked(chosen.only)
+    try:
+        cores = Cores.choose()
+        for name in ("wrk", "taskset"):
+            if shutil.which(name) is None:
+                raise BenchError(
+                    f"{name} is missing: install it with your system's package manager"
                 )
-            a, b = found["bare"], found["ours"]
-            print(
-                f"vs_haproxy {median(r.rps for r in b) / median(r.rps for r in a):.3f}  "
-                f"by CPU {median(r.cpu_us for r in a) / median(r.cpu_us for r in b):.3f}"
-            )
+        before = busy_share()
+        with _folder() as folder, Programs(folder) as programs:
+            run = Suites(programs, cores, length(chosen), wanted, print)
+            print(_setting(cores, run.length))
+            run.run()
+    except BenchError as error:
+        print(f"bench/router: {error}", file=sys.stderr)
+        return 1
+    if before > _BUSY:
+        run.notes.append(f"other programs used {before:.0%} of the cores when this began")
+    lines = figures.goals_table(run.measured, wanted, run.reasons)
+    print(f"\n{figures.text_table(lines)}")
+    for note in run.notes:
+        print(f"Note: {note}.")
+    if chosen.markdown:
+        _write_page(run, lines)
+    if chosen.json:
+        print(figures.as_json(run.measured))
+    return 1 if any(run.measured.get(key) is None for key in wanted) else 0
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as name:
+        yield Path(name)
+
+
+def _setting(cores: Cores, length: suites.Length) -> str:
+    return (
+        f"{_machine()}. The proxy on core {cores.proxy}, load and replicas on core {cores.load}; "
+        f"medians of {length.rounds} interleaved rounds of {length.throughput} s."
+    )
+
+
+def _machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return f"{psutil.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}"
+
+
+def _write_page(run: Suites, goals: list[tuple[str, ...]]) -> None:
+    used = ", ".join(f"{name} {version}" for name, version in peers.versions().items())
+    parts = [
+        f"{_machine()}. {used}. Medians of {run.length.rounds} rounds.",
+        figures.markdown_table(goals),
+    ]
+    for title, lines in run.tables.items():
+        parts += [f"{title}:", figures.markdown_table(lines)]
+    parts += [f"Note: {note}." for note in run.notes]
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(figures.between(text, "\n\n".join(parts), BEGIN, END), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.routing.figures import Round
 from bench.routing.processes import BenchError, Cores, cpu_seconds
 
 BODY = '{"data": [[1.0, 2.0, 3.0, 4.0, 5]]}'
@@ -38,19 +39,6 @@ class Target:
     pids: tuple[int, ...]
     token: str = "none"
     path: str = SCORE
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What one round of one target gave. `failed`: no answer, or another than 2xx and 3xx."""
-
-    rps: float
-    p50_ms: float
-    p99_ms: float
-    cpu_us: float  # of the proxy, for each request
-    busy: float  # share of its core that the proxy used
-    failed: int
-    requests: int
 
 
 def wrk(

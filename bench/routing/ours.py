@@ -5,12 +5,17 @@ HAProxy is configured, started, told and read by `router.dataplane.DataPlane` it
 """
 
 import asyncio
+import csv
 import hashlib
 import threading
 import time
+import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from bench.routing.processes import BenchError, family, pin
 from deployments.home import Home
@@ -32,7 +37,9 @@ from router.loop import TICK
 from router.run import Place
 
 KEY = "a-key-of-the-bench-as-long-as-real-ones-are-0123456789"
+TOKEN_SERVICE = "bench-token"
 REPLICAS, CONCURRENCY = 4, 16
+_KID = "bench"
 
 
 class Plane(DataPlane):
@@ -60,6 +67,7 @@ class Ours:
         home = Home(self.folder)
         home.ensure()
         self.haproxy = HAProxy(find_binary(), Place("bench", home).paths)
+        self._signing = ec.generate_private_key(ec.SECP256R1())
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="data plane", daemon=True)
 
@@ -87,6 +95,23 @@ class Ours:
             self._thread.join(10)
         self.haproxy.stop(soft=1)
 
+    def token(self) -> str:
+        """A token of `TOKEN_SERVICE`, as the portal issues them, that lives for longer than any run."""
+        now = int(time.time())
+        claims = {"iss": "slipway", "aud": TOKEN_SERVICE, "sub": "bench", "jti": uuid.uuid4().hex}
+        return jwt.encode(
+            {**claims, "iat": now, "exp": now + 12 * 3600},
+            self._signing,
+            algorithm="ES256",
+            headers={"kid": _KID},
+        )
+
+    def connection_errors(self) -> int:
+        """Connections to replicas that HAProxy could not make."""
+        answer = asyncio.run(self.haproxy.runtime.ask(["show stat -1 4 -1"]))[0]
+        rows = csv.DictReader(answer.lstrip("# ").splitlines())
+        return sum(int(row["econ"] or 0) for row in rows)
+
     def _run(self) -> None:
         try:
             asyncio.run(self._ticks())
@@ -97,7 +122,10 @@ class Ours:
         """As the product's loop does: figures at every tick, counters once a second."""
         plane = Plane(self.haproxy, Settings("127.0.0.1", self.port))
         plane.server_close = self.server_close
-        services = (_service("bench"),)
+        services = (
+            _service("bench", AuthSpec(key_digests=_digests(KEY, f"second-{KEY}"))),
+            _service(TOKEN_SERVICE, AuthSpec(key_enabled=False, token_enabled=True)),
+        )
         wanted = {
             Key(service.name, "default"): tuple(
                 Wanted(f"{service.name}-{index}", address, CONCURRENCY)
@@ -116,7 +144,7 @@ class Ours:
             await asyncio.sleep(TICK)
 
 
-def _service(name: str) -> ServiceSpec:
+def _service(name: str, auth: AuthSpec) -> ServiceSpec:
     revision = RevisionSpec(
         service=name,
         number=1,
@@ -128,9 +156,12 @@ def _service(name: str) -> ServiceSpec:
         max_request_wait_ms=5000,
     )
     count = Scaling(autoscale=False, minimum=REPLICAS, maximum=REPLICAS)
-    digests = tuple(hashlib.sha256(key.encode()).hexdigest() for key in (KEY, f"second-{KEY}"))
     return ServiceSpec(
         name=name,
         versions=(VersionSpec("default", revision, count),),
-        auth=AuthSpec(key_digests=digests),
+        auth=auth,
     )
+
+
+def _digests(*keys: str) -> tuple[str, ...]:
+    return tuple(hashlib.sha256(key.encode()).hexdigest() for key in keys)

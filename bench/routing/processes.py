@@ -6,6 +6,7 @@ ends all of them. Nothing is ever ended by its name.
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -66,25 +68,24 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 class Programs:
-    """What the bench started. Leaving the `with` ends all of it."""
+    """What the bench started. Leaving the `with` ends all of it, whatever ended the block."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder  # for their output
+        self.folder = folder  # for their output and their files
         self._running: dict[str, subprocess.Popen] = {}
-        self._closers: list[Callable[[], object]] = []
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Programs":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for close in reversed(self._closers):
-            close()
-        for name in list(self._running):
-            self.stop(name)
+        # somebody who presses Ctrl-C twice is not to leave half of them behind
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._stack.close()
 
     def on_exit(self, close: Callable[[], object]) -> None:
         """For what ends otherwise than by a signal to a pid."""
-        self._closers.append(close)
+        self._stack.callback(close)
 
     def start(
         self,
@@ -96,42 +97,48 @@ class Programs:
         """The pid of the program; its output goes to a file of its name."""
         with (self.folder / f"{name}.log").open("wb") as output:
             process = subprocess.Popen(
-                ["taskset", "-c", str(core), *map(str, command)],
+                ["taskset", "-c", str(core), *map(str, command)],  # which becomes the program
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                cwd=CHECKOUT,
                 env={**os.environ, **(environment or {})},
             )
-        self._running[name] = process  # taskset becomes the program itself
+        self._running[name] = process
+        self._stack.callback(self.stop, name)
         return process.pid
 
     def answering(self, name: str, port: int, seconds: float = 20) -> None:
-        """Wait until somebody listens; raises with the program's last words when it ends instead."""
+        """Wait until somebody listens."""
+        self.wait(name, seconds, "did not listen", lambda: _listens(port))
+
+    def wait(self, name: str, seconds: float, failing: str, until: Callable[[], bool]) -> None:
+        """Raises with the program's last words when it ends, or `failing` within `seconds`."""
         end = time.monotonic() + seconds
-        while not _listens(port):
-            ended = self._running[name].poll() is not None
-            if ended or time.monotonic() > end:
-                raise BenchError(
-                    f"{name} {'ended' if ended else f'did not listen within {seconds:g} s'}: "
-                    f"{self.last_words(name)}"
-                )
+        while not until():
+            if self._running[name].poll() is not None:
+                raise BenchError(f"{name} ended: {self.last_words(name)}")
+            if time.monotonic() > end:
+                raise BenchError(f"{name} {failing} within {seconds:g} s: {self.last_words(name)}")
             time.sleep(0.05)
 
     def last_words(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-800:].strip()
 
     def stop(self, name: str, patience: float = 5) -> None:
+        """End it and what it started: asked first, then killed. Nothing when it is gone."""
         process = self._running.pop(name, None)
         if process is None:
             return
         everyone = family(process.pid)
-        for signal_all in (psutil.Process.terminate, psutil.Process.kill):
-            for member in everyone if signal_all is psutil.Process.kill else everyone[:1]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    signal_all(member)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(patience)
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+        for member in everyone:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait(patience)
         psutil.wait_procs(everyone, patience)
 
 
@@ -146,3 +153,16 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def busy_share(seconds: float = 1.0) -> float:
+    """How much of all cores is in use right now, 0 to 1."""
+    before = _cpu_times()
+    time.sleep(seconds)
+    total, idle = (after - first for after, first in zip(_cpu_times(), before, strict=True))
+    return 1 - idle / total if total else 0.0
+
+
+def _cpu_times() -> tuple[int, int]:
+    values = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+    return sum(values), values[3] + values[4]
