@@ -19,7 +19,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -158,17 +158,50 @@ class HAProxy:
 
     def _install(self, text: str, files: Mapping[str, str]) -> None:
         folder = self.paths.folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".check-", dir=folder) as name:
-            trial = Path(name)
-            for file, content in (*files.items(), (self.paths.config.name, text)):
-                _write(trial / file, content)
+        with self._trial(text, files) as trial:
             self._check(trial / self.paths.config.name)
             for file in (*files, self.paths.config.name):
                 (trial / file).replace(folder / file)
         _sync(folder)
 
-    def _check(self, config: Path) -> None:
+    async def check(self, text: str, files: Mapping[str, str]) -> str:
+        """HAProxy's words about a configuration that it accepts; nothing is put in place.
+
+        Raises PermanentError with its words as evidence when it refuses.
+        """
+        return await asyncio.to_thread(self._checked, text, files)
+
+    def _checked(self, text: str, files: Mapping[str, str]) -> str:
+        with self._trial(text, files) as trial:
+            return self._check(trial / self.paths.config.name)
+
+    @contextlib.contextmanager
+    def _trial(self, text: str, files: Mapping[str, str]) -> Iterator[Path]:
+        """A scratch folder that holds a configuration with its files."""
+        folder = self.paths.folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".check-", dir=folder) as name:
+            trial = Path(name)
+            for file, content in (*files.items(), (self.paths.config.name, text)):
+                _write(trial / file, content)
+            yield trial
+
+    async def put(self, name: str, content: str) -> None:
+        """Replace one file beside the configuration, for the next start."""
+        await asyncio.to_thread(self._put, name, content)
+
+    def _put(self, name: str, content: str) -> None:
+        beside = self.paths.folder / f".{name}.new"
+        _write(beside, content)
+        beside.replace(self.paths.folder / name)
+        _sync(self.paths.folder)
+
+    async def forget(self, names: Iterable[str]) -> None:
+        """Remove files that nothing will read any more."""
+        for name in names:
+            await asyncio.to_thread((self.paths.folder / name).unlink, missing_ok=True)
+
+    def _check(self, config: Path) -> str:
         try:
             result = subprocess.run(
                 [self.binary, "-c", "-f", config],
@@ -180,14 +213,15 @@ class HAProxy:
             )
         except subprocess.TimeoutExpired as error:
             raise TemporaryError("HAProxy's check of its configuration took too long.") from error
+        said = (result.stderr + result.stdout).strip()
         if result.returncode != 0:
-            said = (result.stderr + result.stdout).strip()
             alerts = [line for line in said.splitlines() if "[ALERT]" in line] or [said[-300:]]
             raise PermanentError(
                 f"HAProxy refuses the configuration: {alerts[0]}",
                 code="RouterConfigInvalid",
                 evidence=said,
             )
+        return said
 
     async def start(self) -> None:
         """Start it with what was installed; returns once it answers."""

@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from deployments.types import CustomLines
 from router.samples import BUCKET_BOUNDS_US
 
 # Counters of the stick table `counters`, one entry per backend; the histogram follows them.
@@ -96,6 +97,12 @@ class RouterConfig:
     # A new connection for each request to a replica. Azure's scoring server closes after each answer
     # anyway, and only so does HAProxy report every replica's death as a 502.
     server_close: bool = True
+    # What a cluster's RouterSpec says, through `router.setup`.
+    tls_port: int | None = None  # None: no TLS; else the certificate stands in `site.pem`
+    plain_http: bool = True  # whether the plain port scores
+    custom: CustomLines = CustomLines()
+    token_keys: int = 0  # how many of `token-1.pem`, `token-2.pem` there are, the newest first
+    token_keys_id: str = ""  # names their content, which HAProxy reads when it starts only
 
 
 def backend_name(index: int) -> str:

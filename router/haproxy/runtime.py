@@ -44,6 +44,22 @@ class RuntimeSocket:
                     code="RouterRefused",
                 )
 
+    async def set_certificate(self, name: str, pem: str) -> None:
+        """Have every new TLS connection use this certificate from now on: `pem` holds key and chain.
+
+        Raises PermanentError with HAProxy's words, without the key; the one before goes on then.
+        """
+        payload = "".join(f"{line}\n" for line in pem.splitlines() if line.strip())
+        told, committed = await self.ask(
+            [f"set ssl cert {name} <<\n{payload}", f"commit ssl cert {name}"]
+        )
+        if "Success!" not in committed:
+            await self.ask([f"abort ssl cert {name}"])
+            words = " ".join(f"{told} {committed}".replace("+ ", "").split())
+            raise PermanentError(
+                f"HAProxy refused the certificate: {words[:300]}", code="RouterRefused"
+            )
+
     async def _batch(self, commands: Sequence[str]) -> list[str]:
         async with _connection(self.path, self.deadline) as (reader, writer):
             lines = "".join(f"{line}\n" for line in ("prompt", *commands))
