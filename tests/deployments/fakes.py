@@ -120,10 +120,10 @@ class FakeDriver(Driver):
     def show(self, service: str, revision: int, phase: Phase = Phase.READY, **values) -> Replica:
         """One replica of this revision beside those that are there; a ready one is in rotation."""
         now = time.time()
+        values.setdefault("version", "default")
         shown = Replica(
             id=f"{service}-r{revision}-{len(self.replicas)}",
             service=service,
-            version="default",
             revision=revision,
             phase=phase,
             created_at=now,

@@ -10,9 +10,15 @@ from deployments import jobs, logstore, upkeep
 from deployments.claims import holder
 from deployments.controller import Controller
 from deployments.rollout import Limits
-from deployments.services import changes, keys
+from deployments.services import changes, keys, versions
 from deployments.services.changes import DeployRequest
-from deployments.services.models import Deployment, DeploymentStep, Revision, Service
+from deployments.services.models import (
+    Deployment,
+    DeploymentStep,
+    Revision,
+    Service,
+    ServiceVersion,
+)
 from deployments.signals import changed
 from deployments.types import Cause, Exit, Phase
 
@@ -348,3 +354,138 @@ def test_logs_without_a_deployment_are_removed_after_a_while(applied, settings):
     upkeep.prune(timezone.now() + timedelta(days=8))
     assert not (folder / "999999.jsonl").exists()
     assert known.exists()
+
+
+@pytest.fixture
+def two(serving, controller, fake) -> Service:
+    """A service with a second version, `green`, whose first revision is healthy."""
+    update(version="green")
+    fake.show("diabetes", 2, version="green")
+    controller.cycle()
+    versions.set_traffic(None, serving, {"green": 20})
+    return Service.objects.get()
+
+
+def version(name: str) -> ServiceVersion:
+    return ServiceVersion.objects.select_related("current").get(name=name)
+
+
+def test_a_second_version_comes_beside_the_first(two, controller, fake):
+    assert [(v.name, v.revision.number) for v in fake.specs["diabetes"].versions] == [
+        ("default", 1),
+        ("green", 2),
+    ]
+    assert (two.state, two.current.number, two.desired_replicas) == ("Healthy", 1, 2)
+    green = version("green")
+    assert (green.state, green.current.number, green.proven) == ("Healthy", 2, True)
+    assert green.desired_replicas == 1
+    assert Deployment.objects.first().state == "succeeded"
+
+
+def test_only_its_own_versions_replicas_make_a_rollout_healthy(serving, controller, fake):
+    deployment = update(version="green")
+    fake.show("diabetes", 2)  # of that revision, but in the default version
+    controller.cycle()
+    deployment.refresh_from_db()
+    assert deployment.state == "rolling"
+
+
+def test_a_new_version_that_fails_is_taken_out_and_the_others_go_on(
+    serving, controller, fake, settings, django_capture_on_commit_callbacks
+):
+    deployment = update(version="green", traffic_percent=20)
+    fake.show("diabetes", 2, Phase.CRASHED, cause=IMPORT, version="green")
+    with django_capture_on_commit_callbacks(execute=True):
+        controller.cycle()
+    deployment.refresh_from_db()
+    assert deployment.state == "failed"
+    assert [v.name for v in fake.specs["diabetes"].versions] == ["default"]
+    green = version("green")
+    assert (green.state, green.current, green.traffic_percent) == ("Failed", None, 0)
+    assert "No module named 'nope'" in green.state_cause
+    said = [text for _, text in log_of(settings, deployment)]
+    assert "Version green is taken out; the other versions go on." in said
+    fake.gone(2)
+    controller.cycle()
+    service = Service.objects.get()
+    assert (service.state, service.current.number) == ("Healthy", 1)
+    assert service.state_cause == (
+        "The latest deployment of version green failed (UserScriptImportError); "
+        "the other versions go on."
+    )
+    assert version("green").state == "Failed"
+    # it may be tried again, or deleted
+    again = update(version="green")
+    fake.show("diabetes", 3, version="green")
+    controller.cycle()
+    again.refresh_from_db()
+    assert again.state == "succeeded"
+
+
+def test_a_failed_update_goes_back_in_its_own_version_only(
+    two, controller, fake, django_capture_on_commit_callbacks
+):
+    deployment = update(version="green")
+    fake.show("diabetes", 3, Phase.CRASHED, cause=IMPORT, version="green")
+    with django_capture_on_commit_callbacks(execute=True):
+        controller.cycle()
+    deployment.refresh_from_db()
+    assert deployment.state == "failed"
+    assert [
+        (v.name, v.revision.number, v.traffic_percent) for v in fake.specs["diabetes"].versions
+    ] == [("default", 1, 80), ("green", 2, 20)]
+    fake.gone(3)
+    controller.cycle()
+    assert Service.objects.get().state_cause == (
+        "The latest deployment of version green failed (UserScriptImportError); "
+        "revision 2 keeps serving."
+    )
+
+
+@pytest.mark.parametrize(("share", "state"), [(20, "Unhealthy"), (0, "Healthy")])
+def test_a_service_is_unhealthy_when_a_version_with_traffic_does_not_answer(
+    two, controller, fake, share, state
+):
+    versions.set_traffic(None, two, {"green": share})
+    controller.cycle()
+    controller.cycle()  # a map's change is applied again by the second look
+    fake.gone(2)
+    fake.show("diabetes", 2, Phase.CRASHED, cause=IMPORT, version="green")
+    controller.cycle()
+    service = Service.objects.get()
+    assert service.state == state
+    takes = f"{share} % of the requests" if share else "no traffic"
+    assert f"Version green ({takes}):" in service.state_cause
+    assert "nope" in service.state_cause
+    assert (version("green").state, version("default").state) == ("Unhealthy", "Healthy")
+
+
+def test_a_deleted_versions_failure_is_not_spoken_of_any_more(serving, controller, fake):
+    deployment = update(version="green")
+    fake.show("diabetes", 2, Phase.CRASHED, cause=IMPORT, version="green")
+    controller.cycle()
+    deployment.refresh_from_db()
+    assert deployment.state == "failed"
+    versions.delete_version(None, serving, "green")
+    fake.gone(2)
+    for _ in range(3):  # seen older, applied again, seen
+        controller.cycle()
+    assert Service.objects.get().state_cause == ""
+
+
+def test_a_version_deleted_while_it_rolls_out_stays_deleted(two, controller, fake):
+    deployment = update(version="green")
+    versions.delete_version(None, two, "green")
+    fake.show("diabetes", 3, version="green")
+    controller.cycle()
+    deployment.refresh_from_db()
+    assert deployment.state == "cancelled"
+    assert not ServiceVersion.objects.filter(name="green").exists()
+
+
+def test_what_a_promotion_brings_is_what_the_next_default_deployment_goes_on_from(
+    two, controller, fake
+):
+    versions.promote(None, two, "green")
+    deployment = update()
+    assert (deployment.version, deployment.previous.number) == ("green", 2)
