@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from portal.api import models, services
+from portal.api import models, services, services_access
 from portal.api.responses import not_found
 
 urlpatterns = [
@@ -14,7 +14,25 @@ urlpatterns = [
         name="api-model-version",
     ),
     path("v1/services", services.service_list, name="api-service-list"),
-    path("v1/services/<slug:name>", services.service_detail, name="api-service"),
+    path("v1/services/<slug:name>", services_access.service, name="api-service"),
+    path("v1/services/<slug:name>/token", services_access.token, name="api-service-token"),
+    path("v1/services/<slug:name>/tokens", services_access.token_list, name="api-service-tokens"),
+    path(
+        "v1/services/<slug:name>/tokens/revoke",
+        services_access.revoke_all,
+        name="api-service-tokens-revoke",
+    ),
+    path(
+        "v1/services/<slug:name>/tokens/<slug:jti>/revoke",
+        services_access.revoke,
+        name="api-service-token-revoke",
+    ),
+    path("v1/services/<slug:name>/listkeys", services_access.list_keys, name="api-service-keys"),
+    path(
+        "v1/services/<slug:name>/regenerateKeys",
+        services_access.regenerate_keys,
+        name="api-service-regenerate-keys",
+    ),
     path(
         "v1/services/<slug:name>/deployments",
         services.deployment_list,

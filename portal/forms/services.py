@@ -38,9 +38,15 @@ class AccessForm(forms.Form):
     """Who may call a service, and from which pages."""
 
     auth_enabled = forms.BooleanField(
-        label="Requests need a key",
+        label="Requests may bring a key",
         required=False,
-        help_text="Without it, anyone who reaches the router may score.",
+        help_text="Either of the service’s two keys lets a request in.",
+    )
+    token_auth_enabled = forms.BooleanField(
+        label="Requests may bring a token",
+        required=False,
+        help_text="Tokens are issued under Consume; each expires by itself. Keys and tokens may both "
+        "be on. With neither, anyone who reaches the router may score.",
     )
     cors_origins = forms.CharField(
         label="Web pages that may call it (CORS)",

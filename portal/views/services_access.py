@@ -20,14 +20,19 @@ from portal.models import Role
 from portal.samples import sample_body, samples
 from portal.views.services_deploy import settings_page
 from portal.views.services_shared import get_service, page
+from portal.views.services_tokens import issue_form, listed
 
 
 @requires(Role.VIEWER)
 @require_GET
 def consume(request: HttpRequest, name: str) -> HttpResponse:
     service = get_service(name)
-    found = samples(service, sample_body(service))
-    return render(request, "services/consume.html", page(service, "consume", samples=found))
+    context = {
+        "samples": samples(service, sample_body(service)),
+        "issue_form": issue_form(person(request)),
+        **listed(service),
+    }
+    return render(request, "services/consume.html", page(service, "consume", **context))
 
 
 @requires(Role.VIEWER)
@@ -81,6 +86,7 @@ def update(request: HttpRequest, name: str) -> HttpResponse:
                 person(request),
                 service,
                 auth_enabled=form.cleaned_data["auth_enabled"],
+                token_auth_enabled=form.cleaned_data["token_auth_enabled"],
                 cors_origins=tuple(form.cleaned_data["cors_origins"]),
             )
         except SlipwayError as error:

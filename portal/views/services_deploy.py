@@ -89,6 +89,7 @@ def _access_form(service: Service) -> AccessForm:
     return AccessForm(
         initial={
             "auth_enabled": service.auth_enabled,
+            "token_auth_enabled": service.token_auth_enabled,
             "cors_origins": "\n".join(service.cors_origins),
         }
     )

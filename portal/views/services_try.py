@@ -8,13 +8,13 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
 from deployments.errors import SlipwayError
-from deployments.services import keys
+from deployments.services import keys, tokens
 from deployments.services.models import Service
 from deployments.services.specs import config_of
 from portal import scoring
-from portal.access import requires
+from portal.access import person, requires
 from portal.forms.services import TryForm
-from portal.models import Role
+from portal.models import Role, User
 from portal.samples import sample_body
 from portal.views.services_shared import get_service, page
 
@@ -37,6 +37,13 @@ def try_page(request: HttpRequest, name: str) -> HttpResponse:
     return render(request, "services/try.html", page(service, "test", form=form))
 
 
+def _credential(user: User, service: Service) -> str:
+    """What opens the service: the primary key, or a token of a minute where only tokens do."""
+    if service.auth_enabled:
+        return keys.read(service)[0]
+    return tokens.issue(user, service, lifetime=tokens.SHORTEST).token
+
+
 def _prepare(request: HttpRequest, name: str) -> tuple[Service, TryForm, dict[str, Any] | None]:
     """The request to send, or None when the form is wrong."""
     service = get_service(name)
@@ -45,9 +52,9 @@ def _prepare(request: HttpRequest, name: str) -> tuple[Service, TryForm, dict[st
         return service, form, None
     asked = form.cleaned_data
     key = ""
-    if service.auth_enabled:
+    if service.auth_enabled or service.token_auth_enabled:
         try:
-            key = keys.read(service)[0]
+            key = _credential(person(request), service)
         except SlipwayError as error:
             form.add_error(None, error.message)
             return service, form, None

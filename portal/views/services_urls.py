@@ -8,6 +8,7 @@ from portal.views import (
     services_deploy,
     services_history,
     services_overview,
+    services_tokens,
     services_try,
 )
 
@@ -34,6 +35,19 @@ urlpatterns = [
         "<slug:name>/consume/keys/regenerate/",
         services_access.regenerate,
         name="service-keys-regenerate",
+    ),
+    path("<slug:name>/consume/tokens/", services_tokens.token_list, name="service-tokens"),
+    path("<slug:name>/consume/tokens/issue/", services_tokens.issue, name="service-tokens-issue"),
+    path(
+        "<slug:name>/consume/tokens/switch/", services_tokens.switch, name="service-tokens-switch"
+    ),
+    path(
+        "<slug:name>/consume/tokens/revoke/", services_tokens.revoke, name="service-tokens-revoke"
+    ),
+    path(
+        "<slug:name>/consume/tokens/revoke-all/",
+        services_tokens.revoke_all,
+        name="service-tokens-revoke-all",
     ),
     path("<slug:name>/settings/", services_deploy.settings, name="service-settings"),
     path("<slug:name>/settings/access/", services_access.update, name="service-access"),

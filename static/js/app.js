@@ -105,6 +105,9 @@
     const form = event.target;
     const asker = event.submitter?.dataset.confirm ? event.submitter : form;
     if (!asker.dataset?.confirm) return;
+    // names of checkboxes: while one of them is ticked there is nothing to ask
+    const unless = asker.dataset.confirmUnless?.split(" ") ?? [];
+    if (unless.some((name) => form.elements[name]?.checked)) return;
     if (confirmed.delete(form)) return;
     event.preventDefault();
     event.stopImmediatePropagation();

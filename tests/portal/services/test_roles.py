@@ -13,6 +13,10 @@ from portal.models import User
 CHANGES = (
     "service-keys-reveal",
     "service-keys-regenerate",
+    "service-tokens-issue",
+    "service-tokens-switch",
+    "service-tokens-revoke",
+    "service-tokens-revoke-all",
     "service-access",
     "service-delete",
     "service-roll-back",
