@@ -14,6 +14,10 @@ The order of a join is exact on every version: the address, the limit while noth
 ready, and the limit once more, which makes the slot take waiting requests at once. The limit comes
 before `ready` because a slot's last replica may have had a higher one.
 
+A slot whose replica listens on a unix socket has a fixed path of its own, which HAProxy cannot change: a
+link there says whose it is. The plan's `links` are made before its commands are sent, while the slot
+is in maintenance in every worker, old ones of a reload included: `Server.maintenance` says so.
+
 A plan's slots count as soon as it is made, before its commands are sent, and the commands are idempotent:
 whatever did not get through is seen in the next reading and said again. So a slot may be held for
 longer than needed, never be called free too early.
@@ -57,11 +61,17 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The slots as they should be after `commands`. `unplaced` found no free slot."""
+    """The slots as they should be after `links` and then `commands`. `unplaced` found no free slot."""
 
     slots: tuple[Slot, ...]
     commands: tuple[str, ...]
     unplaced: tuple[Wanted, ...] = ()
+    links: tuple[Slot, ...] = ()  # slots whose path is to lead to their replica's socket
+
+
+def socket_of(address: str) -> str | None:
+    """The path of a replica's unix socket, or None where it has a host and a port."""
+    return address.removeprefix("unix:") if address.startswith("unix:") else None
 
 
 def plan(
@@ -79,6 +89,7 @@ def plan(
     waiting = {item.replica: item for item in wanted}
     after: list[Slot] = []
     commands: list[str] = []
+    links: list[Slot] = []
     for slot in slots:
         server = seen.get(slot.name)
         if server is None:
@@ -110,7 +121,9 @@ def plan(
             since=now,
         )
         commands += _join(after[index])
-    return Plan(tuple(after), tuple(commands), tuple(waiting.values()))
+        if socket_of(item.address) is not None:
+            links.append(after[index])
+    return Plan(tuple(after), tuple(commands), tuple(waiting.values()), tuple(links))
 
 
 def _step(
@@ -119,6 +132,8 @@ def _step(
     """A slot that holds somebody, or should hold nobody: its next state and the commands for it."""
     if slot.state is State.JOINED:
         if not stays:
+            return replace(slot, state=State.DRAINING, since=now), [_set(slot, "state drain")]
+        if later and _moved(slot, server):  # its link leads elsewhere: let it go, it joins anew
             return replace(slot, state=State.DRAINING, since=now), [_set(slot, "state drain")]
         right = server.address == slot.address and not (server.maintenance or server.draining)
         if later and not right:  # HAProxy lost it
@@ -182,11 +197,18 @@ def adopt(
     return tuple(found)
 
 
+def _moved(slot: Slot, server: Server) -> bool:
+    return socket_of(slot.address) is not None and server.address != slot.address
+
+
 def _join(slot: Slot) -> list[str]:
-    host, _, port = slot.address.rpartition(":")
     limit = f"set maxconn server {slot.backend}/{slot.name} {slot.concurrency}"
+    where = []
+    if socket_of(slot.address) is None:
+        host, _, port = slot.address.rpartition(":")
+        where = [_set(slot, f"addr {host.strip('[]')} port {port}")]
     return [
-        _set(slot, f"addr {host.strip('[]')} port {port}"),
+        *where,
         limit,
         _set(slot, "state drain"),
         _set(slot, "state ready"),

@@ -37,17 +37,20 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class BackendFigures:
-    """One backend now (`busy`, `queued`: requests) and since its worker began (the others)."""
+    """One backend now (`busy`, `queued`: requests; `up`: replicas that may get one) and since its
+    worker began (the others)."""
 
     busy: int
     queued: int
     arrivals: int
     ok: int
+    up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One slot as HAProxy has it. `address` is "host:port", `used` the requests inside."""
+    """One slot as HAProxy has it. `address` is "host:port" or "unix" (whoever knows the slot's link makes
+    that "unix:/path"), `used` the requests inside."""
 
     backend: str
     name: str
@@ -102,20 +105,31 @@ def parse_worker(text: str) -> Worker:
         raise Unreadable(f"show info answered {text[:200]!r}") from error
 
 
+_BACKEND_COLUMNS = ("pxname", "qcur", "scur", "req_tot", "hrsp_2xx", "hrsp_3xx", "act")
+
+
 def parse_backends(text: str) -> dict[str, BackendFigures]:
-    """`show stat -1 2 -1`: one line a backend."""
+    """`show stat -1 2 -1`: one line a backend. A thousand of them each second, hence by position."""
+    lines = text.strip().splitlines()
+    if not lines or not lines[0].startswith("# pxname,"):
+        raise Unreadable(f"show stat answered {text[:200]!r}")
+    names = lines[0][2:].split(",")
     found = {}
-    for row in _table(text, "# pxname", ","):
-        try:
-            queued = int(row["qcur"])
-            found[row["pxname"]] = BackendFigures(
-                busy=max(int(row["scur"]) - queued, 0),
-                queued=queued,
-                arrivals=int(row["req_tot"]),
-                ok=int(row["hrsp_2xx"]) + int(row["hrsp_3xx"]),
+    try:
+        name, qcur, scur, req_tot, ok, redirect, act = map(names.index, _BACKEND_COLUMNS)
+        cells = max(name, qcur, scur, req_tot, ok, redirect, act) + 1
+        for line in lines[1:]:
+            row = line.split(",", cells)
+            queued = int(row[qcur])
+            found[row[name]] = BackendFigures(
+                max(int(row[scur]) - queued, 0),
+                queued,
+                int(row[req_tot]),
+                int(row[ok]) + int(row[redirect]),
+                int(row[act]),
             )
-        except (KeyError, ValueError) as error:
-            raise Unreadable(f"show stat has no figures for {row.get('pxname')}") from error
+    except (IndexError, ValueError) as error:
+        raise Unreadable(f"show stat lacks figures of a backend: {error}") from error
     return found
 
 
@@ -140,7 +154,7 @@ def parse_servers(states: str, connections: str) -> dict[tuple[str, str], Server
         found[key] = Server(
             backend=key[0],
             name=key[1],
-            address=f"{row['srv_addr']}:{row['srv_port']}",
+            address=_address(row["srv_addr"], row["srv_port"]),
             maintenance=bool(admin & _MAINTENANCE),
             draining=bool(admin & _DRAIN),
             up=int(row["srv_op_state"]) != _STOPPED,
@@ -154,22 +168,40 @@ def parse_used(text: str) -> dict[tuple[str, str], tuple[str, int]]:
     found = {}
     for row in _table(text, "# bkname/svname", None):
         backend, _, name = row["bkname/svname"].partition("/")
-        found[backend, name] = (f"{row['addr']}:{row['port']}", int(row["used_cur"]))
+        found[backend, name] = (_address(row["addr"], row["port"]), int(row["used_cur"]))
     return found
 
 
-def parse_counters(text: str) -> dict[str, tuple[int, ...]]:
-    """`show table counters`: backend -> its counters. One that never counted is not listed."""
+def _address(host: str, port: str) -> str:
+    """HAProxy shows no path of a unix socket: "unix", and where its link leads is for others to say."""
+    return "unix" if host == "-" else f"{host}:{port}"
+
+
+Lines = dict[str, tuple[str, tuple[int, ...]]]
+
+
+def parse_counters(text: str, known: Lines | None = None) -> dict[str, tuple[int, ...]]:
+    """`show table counters`: backend -> its counters. One that never counted is not listed.
+
+    `known` keeps each backend's last line with its values from one call to the next: most backends of
+    a large cluster counted nothing since, and the same tuple comes back for the same line.
+    """
     lines = text.strip().splitlines()
     if not lines or not lines[0].startswith("# table: counters"):
         raise Unreadable(f"show table answered {text[:200]!r}")
     found = {}
     for line in lines[1:]:
         _, _, rest = line.partition(" key=")
-        values = tuple(int(value) for _, value in _COUNTER.findall(rest))
+        name, _, cells = rest.partition(" ")
+        if known is not None and (last := known.get(name)) is not None and last[0] == cells:
+            found[name] = last[1]
+            continue
+        values = tuple(int(value) for _, value in _COUNTER.findall(" " + cells))
         if len(values) != render.COUNTERS:
             raise Unreadable(f"a line of the counters is cut: {line[:100]!r}")
-        found[rest.split(" ", 1)[0]] = values
+        found[name] = values
+        if known is not None:
+            known[name] = (cells, values)
     return found
 
 
@@ -222,7 +254,7 @@ def counters(figures: BackendFigures, counted: Sequence[int] | None) -> Counters
 
 def delta(before: Counters, after: Counters) -> Counters | None:
     """What was added in between; None when any counter shrank: these are another worker's."""
-    if before == after:
+    if before is after or before == after:
         return _NOTHING
     change: dict[str, Any] = {}
     for name in PLAIN:

@@ -169,3 +169,56 @@ def test_a_new_loop_adopts_by_what_was_kept_then_by_address() -> None:
     ]
     assert found[0].concurrency == 4
     assert all(slot.since == 5.0 for slot in found)
+
+
+# ---- replicas on unix sockets: a link of the slot says whose it is ----------------------------
+
+U = Wanted("u", "unix:/replicas/u/listen.sock", 1)
+V = Wanted("v", "unix:/replicas/v/listen.sock", 1)
+
+
+def test_a_unix_replica_joins_by_a_link_and_no_address() -> None:
+    made = step(EMPTY, [U], server("s1", "unix:/replicas/gone/listen.sock"), server("s2", "unix"))
+    assert made.commands == (
+        "set maxconn server be_0001/s1 1",
+        "set server be_0001/s1 state drain",
+        "set server be_0001/s1 state ready",
+        "set maxconn server be_0001/s1 1",
+    )
+    assert made.links == (made.slots[0],)
+    assert (made.slots[0].replica, made.slots[0].address) == ("u", U.address)
+
+
+def test_a_link_is_never_turned_while_a_worker_may_follow_it() -> None:
+    joined = Slot("be_0001", "s1", State.JOINED, "u", U.address, 1, since=10.0)
+    made = step((joined,), [V], ready("s1", U.address, used=1))
+    assert (made.links, made.unplaced) == ((), (V,))
+    (draining,) = made.slots
+    assert draining.state is State.DRAINING
+    # an old worker that was not told has it in use: the slot is not free for anybody
+    free = (Slot("be_0001", "s1", since=10.0),)
+    made = step(free, [V], ready("s1", U.address))
+    assert (made.links, made.unplaced) == ((), (V,))
+    assert made.slots[0].state is State.DRAINING
+
+
+def test_a_link_that_leads_elsewhere_lets_its_replica_join_anew() -> None:
+    slots = (Slot("be_0001", "s1", State.JOINED, "u", U.address, 1, since=10.0),)
+    for at, seen in (
+        (20.0, ready("s1", V.address)),
+        (21.0, ready("s1", V.address, draining=True)),
+        (22.0, server("s1", V.address)),
+    ):
+        made = step(slots, [U], seen, at=at)
+        slots = made.slots
+    assert made.links == (Slot("be_0001", "s1", State.JOINED, "u", U.address, 1, since=22.1),)
+
+
+def test_a_unix_replica_that_haproxy_lost_is_told_again_without_turning_its_link() -> None:
+    joined = Slot("be_0001", "s1", State.JOINED, "u", U.address, 1, since=10.0)
+    made = step((joined,), [U], server("s1", U.address))
+    assert made.links == ()
+    assert made.commands[-2:] == (
+        "set server be_0001/s1 state ready",
+        "set maxconn server be_0001/s1 1",
+    )
