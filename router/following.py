@@ -77,8 +77,11 @@ class Following:
 
     def refuse(self, spec: RouterSpec, error: SlipwayError) -> None:
         """HAProxy would not have this; what ran goes on. Said once a minute."""
+        now = self._monotonic()
         self.problem = error.message
-        self._refused, self._not_before = spec, self._monotonic() + _AGAIN
+        if spec == self._refused and now < self._not_before:
+            return
+        self._refused, self._not_before = spec, now + _AGAIN
         log.error(
             "the router's settings (generation %d) are refused, it goes on as it was: %s %s",
             spec.generation,
