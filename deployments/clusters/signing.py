@@ -9,6 +9,7 @@ the public halves of both. A private half is a Fernet text in its row and leaves
 """
 
 import hashlib
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Count, Exists, Max, OuterRef
 from django.utils import timezone
 
 from deployments import sealed
@@ -118,6 +119,42 @@ def retire(now: datetime) -> int:
             announce("cluster", key.cluster.name)
         count += 1
     return count
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a pair stands: whether it signs, and what it signed that is still valid."""
+
+    kid: str
+    created_at: datetime
+    signs: bool
+    tokens: int
+    last_expiry: datetime | None
+
+
+def standings(cluster: Cluster, now: datetime) -> list[Standing]:
+    """The cluster's pairs, newest first; empty where no service ever took tokens."""
+    signed: dict[str, tuple[int, datetime]] = {
+        row["kid"]: (row["count"], row["last"])
+        for row in IssuedToken.objects.filter(
+            cluster=cluster, revoked_at=None, expires_at__gt=now, service__isnull=False
+        )
+        .order_by()
+        .values("kid")
+        .annotate(count=Count("pk"), last=Max("expires_at"))
+    }
+    rows = list(cluster.signing_keys.only("kid", "created_at"))
+    fresh = len(rows) > 1 and now - rows[0].created_at < SETTLE
+    return [
+        Standing(
+            kid=row.kid,
+            created_at=row.created_at,
+            signs=index == (1 if fresh else 0),
+            tokens=signed.get(row.kid, (0, None))[0],
+            last_expiry=signed.get(row.kid, (0, None))[1],
+        )
+        for index, row in enumerate(rows)
+    ]
 
 
 def private_pem(key: SigningKey) -> str:

@@ -17,6 +17,7 @@ from portal.access import person, requires
 from portal.cluster_view import checks_of, cluster_state, health, nodes_of, tally, totals
 from portal.forms.clusters import KIND_NOTES, AttachForm
 from portal.models import Role
+from portal.views.clusters_signing import signing_context
 
 _FRESH = 30  # seconds; the controller reads each second, so this much silence is news
 
@@ -109,7 +110,8 @@ def _detail(cluster: Cluster) -> dict[str, Any]:
 @requires(Role.VIEWER)
 @require_GET
 def detail(request: HttpRequest, name: str) -> HttpResponse:
-    return render(request, "clusters/detail.html", _detail(_get(name)))
+    cluster = _get(name)
+    return render(request, "clusters/detail.html", _detail(cluster) | signing_context(cluster))
 
 
 @requires(Role.VIEWER)

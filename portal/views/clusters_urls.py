@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from portal.views import clusters
+from portal.views import clusters, clusters_signing
 
 urlpatterns = [
     path("", clusters.cluster_list, name="cluster-list"),
@@ -10,5 +10,7 @@ urlpatterns = [
     path("<slug:name>/", clusters.detail, name="cluster-detail"),
     path("<slug:name>/live/", clusters.live, name="cluster-live"),
     path("<slug:name>/check/", clusters.check, name="cluster-check"),
+    path("<slug:name>/signing/", clusters_signing.card, name="cluster-signing"),
+    path("<slug:name>/signing/rotate/", clusters_signing.rotate, name="cluster-signing-rotate"),
     path("<slug:name>/detach/", clusters.detach, name="cluster-detach"),
 ]
