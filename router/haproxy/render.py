@@ -30,6 +30,9 @@ OPEN_MAP = "open.map"  # service that asks for no key -> open
 TIMEOUTS_MAP = "timeouts.map"  # backend -> scoring timeout, milliseconds
 RETRY_MAP = "retry.map"  # backend -> seconds a client should wait after 503
 MAPS = (ROUTES_MAP, VERSIONS_MAP, KEYS_MAP, OPEN_MAP, TIMEOUTS_MAP, RETRY_MAP)
+# backend -> epoch seconds since when a replica may still be at work on what HAProxy has given up: its
+# gate may refuse then, and refused requests go on to another replica. HAProxy itself adds to it.
+GATES_MAP = "gates.map"
 
 # A request's line in the request log: one datagram, values in this order with a tab between them.
 # Times are milliseconds, -1 where a request did not come so far; a value that is not there is "-".
@@ -66,7 +69,8 @@ class BackendShape:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A replica that stands in a slot when HAProxy starts. `address` is "host:port"."""
+    """A replica that stands in a slot when HAProxy starts. `address` is "host:port", or of a unix socket
+    whatever says so: the slot's link leads there."""
 
     address: str
     concurrency: int
@@ -103,6 +107,9 @@ class RouterConfig:
     custom: CustomLines = CustomLines()
     token_keys: int = 0  # how many of `token-1.pem`, `token-2.pem` there are, the newest first
     token_keys_id: str = ""  # names their content, which HAProxy reads when it starts only
+    # Where each slot has a link to its replica's unix socket, and one to where that answers checks;
+    # None: replicas have a host and a port.
+    slot_folder: str | None = None
 
 
 def backend_name(index: int) -> str:
@@ -113,6 +120,14 @@ def backend_name(index: int) -> str:
 def server_name(index: int) -> str:
     """The name of a backend's slot at this index."""
     return f"s{index + 1}"
+
+
+CHECK_SUFFIX = ".up"  # of a slot's second link, to the socket where its replica answers checks
+
+
+def slot_link(backend: str, server: str) -> str:
+    """The name of a slot's link in `RouterConfig.slot_folder`."""
+    return f"{backend}.{server}"
 
 
 def shape(config: RouterConfig) -> str:
@@ -142,7 +157,7 @@ def render_with(
     ]
     for index, backend in enumerate(config.backends):
         name = backend_name(index)
-        parts.append(_backend(name, backend, placed.get(name, {})))
+        parts.append(_backend(config, name, backend, placed.get(name, {})))
     return "\n\n".join(parts) + "\n"
 
 
@@ -328,6 +343,7 @@ def _scoring_defaults(config: RouterConfig) -> str:
     mine = "!{ var(txn.replied) -m found }"
     lines = [
         "balance leastconn",
+        *(_gate_requests() if config.slot_folder is not None else ()),
         f"default-server check inter {config.check_interval_ms}ms fall 1 rise 1"
         " observe layer4 error-limit 1 on-error mark-down",
         _answer(
@@ -339,6 +355,7 @@ def _scoring_defaults(config: RouterConfig) -> str:
         ),
         "http-request set-timeout server"
         f" var(txn.be),map_str_int({TIMEOUTS_MAP},{config.scoring_timeout_ms})",
+        *(_gate_answers(service, retry) if config.slot_folder is not None else ()),
         'http-response set-status 502 reason "Bad Gateway" if { status 500 }',
         "http-response set-var(txn.replied) bool(true) if { status ge 500 }",
         "http-response set-header server-timing queue;dur=%Tw,replica;dur=%Tr",
@@ -374,19 +391,59 @@ def _scoring_defaults(config: RouterConfig) -> str:
     return "defaults replicas from base\n" + "\n".join(f"    {line}" for line in lines)
 
 
-def _backend(name: str, backend: BackendShape, placed: Mapping[str, Placed]) -> str:
+def _gate_requests() -> tuple[str, ...]:
+    """What takes a request that a replica's gate refused (425) to another replica.
+
+    HAProxy can send a request again only when it kept a copy, and copying costs a third of all that a
+    request costs. So it keeps one only while a gate may refuse, and says in the request that it did.
+    """
+    marked = f"{{ var(txn.be),map_str({GATES_MAP}) -m found }}"
+    return (
+        "retries 10",
+        "retry-on conn-failure 425",
+        f"http-request disable-l7-retry unless {marked}",
+        f"http-request set-header x-slipway-retry %[var(txn.t0)] if {marked}",
+    )
+
+
+def _gate_answers(service: str, retry: str) -> tuple[str, ...]:
+    """What a gate's last word becomes, and when a gate may have to speak.
+
+    Three things leave a replica at work on what HAProxy has given up: a client that left (400 here), a
+    timeout (504) and a worker's death (502). A replica's own 425 comes as 449 with a header.
+    """
+    body = _body(
+        "TooManyRequests", f"Too many requests for service {service} (overloaded)", "var(txn.id)"
+    )
+    return (
+        "http-response set-var(txn.answered) bool(true) if { status 400 502 504 }",
+        f"http-response return status 503 {body}{_headers({'Retry-After': retry})}"
+        " if { status 425 503 } { res.fhdr(x-slipway-gate) -m found }",
+        'http-response set-status 425 reason "Too Early"'
+        " if { status 449 } { res.fhdr(x-slipway-status) -m found }",
+        "http-response del-header x-slipway-status if { status 425 }",
+        f"http-after-response set-map({GATES_MAP}) %[var(txn.be)] %[date]"
+        " if { status 400 502 504 } !{ var(txn.answered) -m found }",
+    )
+
+
+def _backend(
+    config: RouterConfig, name: str, backend: BackendShape, placed: Mapping[str, Placed]
+) -> str:
     lines = [f"backend {name} from replicas", f"    timeout queue {backend.queue_wait_ms}ms"]
-    if not placed:
+    if not placed and config.slot_folder is None:
         lines.append(f"    server-template s 1-{backend.slots} 127.0.0.1:1 maxconn 1 disabled")
         return "\n".join(lines)
     for index in range(backend.slots):
         server = server_name(index)
         replica = placed.get(server)
-        lines.append(
-            f"    server {server} {replica.address} maxconn {replica.concurrency}"
-            if replica
-            else f"    server {server} 127.0.0.1:1 maxconn 1 disabled"
-        )
+        if config.slot_folder is None:
+            address, check = replica.address if replica else "127.0.0.1:1", ""
+        else:
+            link = f"unix@{config.slot_folder}/{slot_link(name, server)}"
+            address, check = _quoted(link), f" addr {_quoted(link + CHECK_SUFFIX)}"
+        taken = f"maxconn {replica.concurrency}" if replica else "maxconn 1 disabled"
+        lines.append(f"    server {server} {address} {taken}{check}")
     return "\n".join(lines)
 
 

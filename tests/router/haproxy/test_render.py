@@ -100,3 +100,28 @@ async def test_haproxy_takes_the_text_in_a_folder_with_a_blank(
     await haproxy.install(render.render(config, placed), files)
     assert paths.config.exists()
     assert paths.config.stat().st_mode & 0o777 == 0o600
+
+
+# ---- replicas on unix sockets -----------------------------------------------------------------
+
+UNIX = replace(CONFIG, slot_folder="/run/slots")
+
+
+def test_a_slot_of_a_unix_socket_is_a_link_with_one_for_checks_beside_it() -> None:
+    line = '    server s1 "unix@/run/slots/be_0001.s1" maxconn 1 disabled addr "unix@/run/slots/be_0001.s1.up"\n'
+    assert line in render.render(UNIX)
+    placed = {"be_0001": {"s1": Placed("unix:/replicas/a/listen.sock", 3)}}
+    text = render.render(UNIX, placed)
+    assert line.replace("maxconn 1 disabled", "maxconn 3") in text
+    assert "/replicas/" not in text
+
+
+def test_only_replicas_with_a_gate_may_send_a_request_on_to_another() -> None:
+    assert "retry-on conn-failure 425" not in render.render(CONFIG)
+    text = render.render(UNIX)
+    assert "    retry-on conn-failure 425\n" in text
+    # a copy of each request costs a third of all that it costs: only while a gate may refuse
+    assert (
+        "    http-request disable-l7-retry unless { var(txn.be),map_str(gates.map) -m found }"
+        in text
+    )
