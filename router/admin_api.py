@@ -3,8 +3,11 @@
     GET /telemetry?after=N[&epoch=E]   samples and decisions after number N, as JSON
     GET /metrics                       Prometheus' text form
     GET /healthz                       200 while the loop turns, sees the cluster and reads HAProxy
+    GET /setup                         how far the router follows its settings (`setup.Status`)
+    POST /check                        whether HAProxy would take a person's lines (`CustomLines`):
+                                       {"ok": bool, "message": str, "remarks": [setup.Remark]}
 
-It reads what the loop keeps in memory and changes nothing.
+It reads what the loop keeps in memory and changes nothing; `check` has HAProxy look at a copy.
 """
 
 import asyncio
@@ -20,11 +23,14 @@ from urllib.parse import parse_qs
 
 import uvicorn
 
-from deployments.codec import to_json
+from deployments.codec import from_json, to_json
+from deployments.errors import SlipwayError
+from deployments.types import CustomLines
 from router import metrics
 from router.loop import RouterLoop
 
 _FRESH = 5.0  # seconds; older than this, the loop is not well
+_LARGEST_BODY = 2**20  # bytes
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -64,11 +70,29 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
         }
         return 200 if body["healthy"] else 503, "application/json", json.dumps(body).encode()
 
+    async def check(receive: Receive) -> tuple[int, str, bytes]:
+        try:
+            lines = from_json(CustomLines, json.loads(await _body(receive)))
+        except ValueError:
+            return 400, "application/json", b'{"error": "these are no lines by section"}'
+        try:
+            ok, remarks = await loop.plane.check(lines)
+        except SlipwayError as error:
+            return 503, "application/json", json.dumps({"error": error.message}).encode()
+        found = {
+            "ok": ok,
+            "message": remarks[0].message if remarks else "",
+            "remarks": to_json(remarks),
+        }
+        return 200, "application/json", json.dumps(found).encode()
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         path = scope["path"]
-        if scope["method"] not in ("GET", "HEAD"):
+        if path == "/check" and scope["method"] == "POST":
+            status, kind, body = await check(receive)
+        elif scope["method"] not in ("GET", "HEAD"):
             status, kind, body = 405, "text/plain", b"GET only\n"
         elif path == "/telemetry":
             status, kind, body = telemetry(scope["query_string"].decode("latin-1"))
@@ -77,6 +101,9 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
             status, body = 200, metrics.text(registry)
         elif path == "/healthz":
             status, kind, body = health()
+        elif path == "/setup":
+            body = json.dumps(to_json(loop.plane.following.status())).encode()
+            status, kind = 200, "application/json"
         else:
             status, kind, body = 404, "text/plain", b"not here\n"
         headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
@@ -84,6 +111,21 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
         await send({"type": "http.response.body", "body": body})
 
     return app
+
+
+async def _body(receive: Receive) -> bytes:
+    """A request's body. Raises ValueError when it is too large or was cut off."""
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ValueError("the request was cut off")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > _LARGEST_BODY:
+            raise ValueError("the body is too large")
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def listen(path: Path) -> socket.socket:

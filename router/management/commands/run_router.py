@@ -25,6 +25,7 @@ class Command(BaseCommand):
         parser.add_argument("cluster", help="name of the cluster, such as local")
         parser.add_argument("--bind", default=settings.ENV.router_bind)
         parser.add_argument("--port", type=int, default=settings.ENV.router_port)
+        parser.add_argument("--tls-port", type=int, default=settings.ENV.router_tls_port)
 
     def handle(self, *args: Any, **options: Any) -> None:
         cluster = options["cluster"]
@@ -35,6 +36,7 @@ class Command(BaseCommand):
             port=options["port"],
             backends=settings.ENV.router_backends,
             slots=settings.ENV.router_slots,
+            tls_port=options["tls_port"],
         )
         try:
             asyncio.run(run(place, driver, chosen, settings.ENV.haproxy_bin))
