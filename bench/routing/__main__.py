@@ -1,13 +1,11 @@
 """The command `bench/router`: arguments, one run, tables, JSON, the page's figures."""
 
 import argparse
-import contextlib
 import platform
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,9 +70,12 @@ def main() -> int:
                     f"{name} is missing: install it with your system's package manager"
                 )
         before = busy_share()
-        with _folder() as folder, Programs(folder) as programs:
-            run = Suites(programs, cores, length(chosen), wanted, print)
-            print(_setting(cores, run.length))
+        with (
+            tempfile.TemporaryDirectory(prefix="slipway-bench-") as name,
+            Programs(Path(name)) as programs,
+        ):
+            run = Suites(programs, cores, length(chosen), wanted, _say)
+            _say(_setting(cores, run.length))
             run.run()
     except BenchError as error:
         print(f"bench/router: {error}", file=sys.stderr)
@@ -92,10 +93,8 @@ def main() -> int:
     return 1 if any(run.measured.get(key) is None for key in wanted) else 0
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as name:
-        yield Path(name)
+def _say(text: str) -> None:
+    print(text, flush=True)  # each table as it comes, into a file too
 
 
 def _setting(cores: Cores, length: suites.Length) -> str:

@@ -43,7 +43,6 @@ def run(port: int, message: bytes, rate: float, seconds: float) -> dict[str, flo
     `late` is the share of requests that this program itself sent more than 1 ms after they were due
     though a connection was free.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # else every sleep is 50 us too long
     poller = select.epoll()
     free: deque[int] = deque()
     sockets: dict[int, socket.socket] = {}
@@ -63,7 +62,6 @@ def run(port: int, message: bytes, rate: float, seconds: float) -> dict[str, flo
     due_of: dict[int, int] = {}
     latencies: array[int] = array("q")
     failed = late = sent = 0
-    gc.disable()
     began = clock() + 10_000_000
     warm = began + int(min(1.0, seconds / 4) * 1e9)
     end = began + int(seconds * 1e9)
@@ -136,6 +134,8 @@ def _answer(connection: socket.socket) -> bytes | None:
 
 
 if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # else every sleep is 50 us too long
+    gc.disable()
     _, port_, path_, token_, rate_, seconds_ = sys.argv
     sys.stdout.write(
         json.dumps(run(int(port_), request(path_, token_), float(rate_), float(seconds_))) + "\n"

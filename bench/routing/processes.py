@@ -80,8 +80,11 @@ class Programs:
 
     def __exit__(self, *_: object) -> None:
         # somebody who presses Ctrl-C twice is not to leave half of them behind
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._stack.close()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._stack.close()
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def on_exit(self, close: Callable[[], object]) -> None:
         """For what ends otherwise than by a signal to a pid."""

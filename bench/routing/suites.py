@@ -116,7 +116,7 @@ class Suites:
         self.measured |= figures.throughput(rounds)
         for name in figures.idle_proxies(rounds):
             self.notes.append(
-                f"{name} did not fill its core: the load was the limit, not the proxy"
+                f"{name} had less than its core: the load or another program was the limit"
             )
 
     def _bare(self) -> peers.Peer:
