@@ -2,13 +2,21 @@
 
 from django import forms
 
+from deployments.services.models import version_name_validator
 from router.telemetry.queries import BY_KEY, RANGES, SHOWN, Range
 
 DEFAULT_RANGE = "30m"
 
 
+def _version() -> forms.CharField:
+    """One version's figures, or those of all together when empty."""
+    return forms.CharField(required=False, max_length=32, validators=[version_name_validator])
+
+
 class ChartForm(forms.Form):
-    """Which range of a chart, and from where on."""
+    """Which range of a chart, of which version, and from where on."""
+
+    version = _version()
 
     range = forms.ChoiceField(choices=[(item.key, item.label) for item in RANGES], required=False)
     # The newest bucket and the newest decision that the page already has.
@@ -24,5 +32,6 @@ class LedgerForm(forms.Form):
     """Which decisions: filtered, older than one that is shown, or from a certain one on."""
 
     show = forms.ChoiceField(choices=[(word, word) for word in SHOWN], required=False)
+    version = _version()
     before = forms.IntegerField(min_value=1, required=False)
     open = forms.IntegerField(min_value=1, required=False)

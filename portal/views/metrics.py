@@ -29,9 +29,13 @@ _FILTERS = (("all", "All"), ("changes", "Changes"), ("prevented", "Prevented"))
 def metrics(request: HttpRequest, name: str) -> HttpResponse:
     service = get_service(name)
     form = ChartForm(request.GET)
-    span = form.span() if form.is_valid() else queries.BY_KEY[DEFAULT_RANGE]
-    context = page(service, "metrics", ranges=queries.RANGES, span=span)
-    return render(request, "metrics/metrics.html", context | _ledger(name, LedgerForm({})))
+    span, version = queries.BY_KEY[DEFAULT_RANGE], ""
+    if form.is_valid():
+        span, version = form.span(), form.cleaned_data["version"]
+    names = list(service.versions.values_list("name", flat=True))
+    context = page(service, "metrics", ranges=queries.RANGES, span=span, versions=names)
+    ledger = _ledger(name, LedgerForm({"version": version}))
+    return render(request, "metrics/metrics.html", context | ledger)
 
 
 @requires(Role.VIEWER)
@@ -44,8 +48,9 @@ def data(request: HttpRequest, name: str) -> HttpResponse:
         return JsonResponse({"message": "Unknown range."}, status=400)
     after, decision = form.cleaned_data["after"], form.cleaned_data["decision"]
     now = time.time()
-    chart = queries.chart(service.name, form.span(), now, after)
-    marks = queries.marks(service.name, now - chart.range.seconds, decision or 0)
+    version = form.cleaned_data["version"]
+    chart = queries.chart(service.name, form.span(), now, after, version=version)
+    marks = queries.marks(service.name, now - chart.range.seconds, decision or 0, version)
     body = {
         "range": chart.range.key,
         "step": chart.range.step,
@@ -55,7 +60,7 @@ def data(request: HttpRequest, name: str) -> HttpResponse:
         "x": [_local(at) for at in chart.at],
         "columns": chart.columns,
         "decisions": [_mark(item) for item in marks],
-        "ledger": queries.ledger_state(service.name),
+        "ledger": queries.ledger_state(service.name, version),
     }
     return JsonResponse(body, headers={"Cache-Control": "no-store"})
 
@@ -85,8 +90,9 @@ def data_csv(request: HttpRequest, name: str) -> HttpResponse:
     form = ChartForm(request.GET)
     if not form.is_valid():
         return HttpResponse("Unknown range.", status=400, content_type="text/plain")
-    chart = queries.chart(service.name, form.span(), time.time())
-    filename = f"{service.name}-{chart.range.key}.csv"
+    version = form.cleaned_data["version"]
+    chart = queries.chart(service.name, form.span(), time.time(), version=version)
+    filename = "-".join(filter(None, (service.name, version, chart.range.key))) + ".csv"
     response = HttpResponse(
         content_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{filename}"'},
@@ -117,7 +123,8 @@ def decisions(request: HttpRequest, name: str) -> HttpResponse:
 def _ledger(service: str, form: LedgerForm) -> dict[str, Any]:
     values = form.cleaned_data if form.is_valid() else {}
     show = values.get("show") or "all"
-    rows = queries.decisions(service, show)
+    version = values.get("version") or ""
+    rows = queries.decisions(service, show, version)
     opened = values.get("open")
     limit = ROWS_A_PAGE
     if values.get("before"):
@@ -130,6 +137,7 @@ def _ledger(service: str, form: LedgerForm) -> dict[str, Any]:
         "decisions": found[:limit],
         "more": len(found) > limit,
         "show": show,
+        "version": version,
         "filters": _FILTERS,
         "opened": opened,
     }

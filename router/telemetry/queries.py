@@ -66,8 +66,10 @@ class Chart:
         return not self.at
 
 
-def chart(service: str, span: Range, now: float, after: int | None = None) -> Chart:
-    """What is known of a service (all its versions together) from `now - span` on.
+def chart(
+    service: str, span: Range, now: float, after: int | None = None, *, version: str = ""
+) -> Chart:
+    """What is known of a service from `now - span` on: of one version, or of all together for "".
 
     With `after`, only the buckets that begin later and are complete: what a page that shows the
     rest already has to append.
@@ -85,7 +87,7 @@ def chart(service: str, span: Range, now: float, after: int | None = None) -> Ch
     if after is not None:
         start = max(start, after + step)
         previous = after if start == after + step else None
-    ids = list(Series.objects.filter(service=service).values_list("pk", flat=True))
+    ids = list(Series.objects.filter(**_named(service, version)).values_list("pk", flat=True))
     buckets: dict[int, list[Bucket]] = {}
     by_series: dict[tuple[int, int], Bucket] = {}
     if ids and start < end:
@@ -109,6 +111,12 @@ def chart(service: str, span: Range, now: float, after: int | None = None) -> Ch
             values.append(point[name])
         previous = at
     return Chart(span, start, int(now), at_column, columns)
+
+
+def _named(service: str, version: str, prefix: str = "") -> dict[str, str]:
+    """The filter for a service, or for one version of it; `prefix` leads to its Series."""
+    named = {f"{prefix}service": service}
+    return named | {f"{prefix}version": version} if version else named
 
 
 def _rows(ids: Sequence[int], start: int, end: int, step: int) -> Iterable[tuple]:
@@ -177,13 +185,27 @@ def latest(names: Iterable[str], now: float, seconds: int = 10) -> dict[str, Fig
         .order_by("at")
         .values_list(*COLUMNS, "series__service")
     )
-    by_service: dict[str, dict[int, tuple[Bucket, tuple]]] = {}
+    return _by_last_column(rows)
+
+
+def latest_of_versions(service: str, now: float, seconds: int = 10) -> dict[str, Figures]:
+    """Figures of a service's last seconds, by version; one not measured is not in it. One query."""
+    rows = (
+        Second.objects.filter(series__service=service, at__gte=int(now) - seconds)
+        .order_by("at")
+        .values_list(*COLUMNS, "series__version")
+    )
+    return _by_last_column(rows)
+
+
+def _by_last_column(rows: Iterable[tuple]) -> dict[str, Figures]:
+    found: dict[str, dict[int, tuple[Bucket, tuple]]] = {}
     for row in rows:
-        versions = by_service.setdefault(row[-1], {})
+        versions = found.setdefault(row[-1], {})
         bucket = versions[row[0]][0] if row[0] in versions else Bucket()
         bucket.add(row)
         versions[row[0]] = (bucket, row)
-    return {name: _figures(versions) for name, versions in by_service.items()}
+    return {name: _figures(versions) for name, versions in found.items()}
 
 
 def _figures(versions: dict[int, tuple[Bucket, tuple]]) -> Figures:
@@ -245,9 +267,9 @@ def spark(
 SHOWN = ("all", "changes", "prevented")
 
 
-def decisions(service: str, show: str = "all") -> QuerySet[Decision]:
+def decisions(service: str, show: str = "all", version: str = "") -> QuerySet[Decision]:
     """A service's ledger, newest first: all of it, what changed the count, or what could not."""
-    rows = Decision.objects.filter(series__service=service)
+    rows = Decision.objects.filter(**_named(service, version, "series__"))
     changed = Q(applied=True) & ~Q(before=F("after"))
     if show == "changes":
         return rows.filter(changed)
@@ -256,15 +278,15 @@ def decisions(service: str, show: str = "all") -> QuerySet[Decision]:
     return rows
 
 
-def marks(service: str, since: float, after: int = 0) -> list[Decision]:
+def marks(service: str, since: float, after: int = 0, version: str = "") -> list[Decision]:
     """Decisions to draw on a chart, oldest first; with `after`, only those with a later id."""
-    rows = decisions(service).filter(at__gte=since, pk__gt=after)[:MARKS_AT_MOST]
+    rows = decisions(service, version=version).filter(at__gte=since, pk__gt=after)[:MARKS_AT_MOST]
     return list(reversed(rows))
 
 
-def ledger_state(service: str) -> str:
+def ledger_state(service: str, version: str = "") -> str:
     """A word that is another one when the ledger is: new decisions, or an outcome that came in."""
-    found: dict[str, Any] = Decision.objects.filter(series__service=service).aggregate(
+    found: dict[str, Any] = decisions(service, version=version).aggregate(
         newest=Max("pk"), outcomes=Count("ready_at")
     )
     return f"{found['newest'] or 0}-{found['outcomes']}"

@@ -176,6 +176,8 @@
 
   // Reading -----------------------------------------------------------------------------------------------
   let range = chart.dataset.range;
+  const version = chart.dataset.version; // "" is all of them together
+  const only = version ? { version } : {};
   let data = null; // what is drawn
   let newest = null; // the newest bucket that is drawn
   let lastDecision = 0;
@@ -187,7 +189,7 @@
   let due = 0; // a timer
 
   function address(extra) {
-    const query = new URLSearchParams({ range, ...extra });
+    const query = new URLSearchParams({ range, ...only, ...extra });
     return `${chart.dataset.url}?${query}`;
   }
   async function ask(extra) {
@@ -352,7 +354,7 @@
     if (!point) return;
     const id = point.customdata;
     if (reveal(id)) return;
-    await window.htmx.ajax("GET", `${chart.dataset.decisions}?open=${id}`, { target: "#decisions", swap: "outerHTML" });
+    await window.htmx.ajax("GET", `${chart.dataset.decisions}?${new URLSearchParams({ open: id, ...only })}`, { target: "#decisions", swap: "outerHTML" });
     reveal(id);
   }
 
@@ -377,7 +379,7 @@
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     pick(link.dataset.range);
-    history.pushState({ range }, "", `?range=${range}`);
+    history.pushState({ range }, "", `?${new URLSearchParams({ range, ...only })}`);
   });
   window.addEventListener("popstate", () => pick(new URLSearchParams(location.search).get("range") || "30m"));
   function pick(next) {
@@ -388,14 +390,19 @@
       if (link.dataset.range === range) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
     }
-    el("csv").href = `${chart.dataset.csv}?range=${range}`;
+    for (const link of document.querySelectorAll(".chart-versions a")) {
+      const to = new URL(link.href);
+      to.searchParams.set("range", range);
+      link.href = to.href;
+    }
+    el("csv").href = `${chart.dataset.csv}?${new URLSearchParams({ range, ...only })}`;
     load();
   }
   el("png").addEventListener("click", () => {
     if (!drawn) return window.slipway?.toast("There is nothing to draw in this range.", "info");
     return window.Plotly.downloadImage(chart, {
       format: "png", width: Math.max(chart.clientWidth, 900), height: chart.clientHeight, scale: 2,
-      filename: `${service}-${range}`,
+      filename: [service, version, range].filter(Boolean).join("-"),
     });
   });
   document.addEventListener("slipway:theme", () => { if (drawn) draw(); });

@@ -12,7 +12,7 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from deployments.services.models import Service
+from deployments.services.models import Service, ServiceVersion
 from portal.models import User
 from router.telemetry.models import Decision, Series
 from tests.portal.metrics.conftest import measure
@@ -211,3 +211,61 @@ class TestLedger:
         self.many(series, 60)
         with django_assert_max_num_queries(6):
             self.get(vera)
+
+
+@pytest.fixture
+def green(service: Service) -> Series:
+    """A second version that is measured: 10 answers a second, where `default` has 4."""
+    return Series.objects.create(cluster="local", service=service.name, version="green")
+
+
+@pytest.mark.parametrize(("version", "rate"), [("", 14), ("default", 4), ("green", 10)])
+def test_the_figures_are_of_all_versions_or_of_one(
+    vera: Client, measured: Series, green: Series, version: str, rate: int
+) -> None:
+    now = int(time.time())
+    for at in range(now - 120, now):
+        measure(green, at, ok=10)
+    data = vera.get("/services/diabetes/metrics/data/", {"range": "5m", "version": version}).json()
+    assert rate in data["columns"]["ok"]
+    text = vera.get(
+        "/services/diabetes/metrics/data.csv", {"range": "5m", "version": version}
+    ).content.decode()
+    assert f",{float(rate)}," in text
+
+
+def test_decisions_are_of_all_versions_or_of_one(
+    vera: Client, ledger: list[Decision], green: Series
+) -> None:
+    Decision.objects.create(
+        series=green,
+        at=time.time(),
+        before=1,
+        after=3,
+        code="up",
+        applied=True,
+        reason="green grew",
+    )
+    every = vera.get("/services/diabetes/decisions/").content.decode()
+    assert "green grew" in every
+    assert "400 %" in every
+    one = vera.get("/services/diabetes/decisions/", {"version": "green"}).content.decode()
+    assert "green grew" in one
+    assert "400 %" not in one
+    data = vera.get("/services/diabetes/metrics/data/", {"version": "default"}).json()
+    assert len(data["decisions"]) == 2
+
+
+def test_the_page_offers_versions_where_there_are_several(vera: Client, service: Service) -> None:
+    ServiceVersion.objects.create(service=service, name="default", is_default=True)
+    assert "All versions" not in vera.get("/services/diabetes/metrics/").content.decode()
+    ServiceVersion.objects.create(service=service, name="green")
+    text = vera.get("/services/diabetes/metrics/", {"version": "green"}).content.decode()
+    assert "All versions" in text
+    assert 'data-version="green"' in text
+
+
+@pytest.mark.parametrize("version", ["Green", "a b", "<script>"])
+def test_what_is_no_version_is_refused(vera: Client, service: Service, version: str) -> None:
+    answer = vera.get("/services/diabetes/metrics/data/", {"version": version})
+    assert answer.status_code == 400
