@@ -6,23 +6,28 @@ It never decides how many replicas there should be and never talks to the cluste
 """
 
 import logging
+import operator
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from deployments.errors import PermanentError, SlipwayError, Unavailable
-from deployments.types import ServiceSpec
-from router.haproxy import pool, render, slots, stats
+from deployments.types import CustomLines, RouterSpec, ServiceSpec
+from router import setup
+from router.following import Following
+from router.haproxy import gates, pool, render, slots, stats
+from router.haproxy.links import SlotLinks
 from router.haproxy.pool import Key
 from router.haproxy.process import HAProxy
 from router.haproxy.render import BackendShape, Placed, RouterConfig
 from router.haproxy.slots import Slot, State, Wanted
 from router.haproxy.stats import BackendFigures, Counters, Server, Worker
+from router.look import Look
 
 log = logging.getLogger(__name__)
 
-_READ_EVERY = 0.9  # seconds between readings of a backend in which nothing is pending
 _MAPS_EVERY = 30.0  # seconds between looks whether the maps are still what we think
 _SAY_AGAIN = 60.0  # the same refusal is said once a minute
 _RELOAD_AGAIN = 30.0  # seconds until a refused configuration is tried again
@@ -36,18 +41,23 @@ class Settings:
     port: int
     backends: int = 32
     slots: int = 32
+    slot_folder: Path | None = None  # where slots have links; None: replicas have hosts and ports
+    tls_port: int = 8443
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What HAProxy said. `at` is epoch seconds, `begun` monotonic, both from before it was asked."""
+    """What HAProxy said. `at` is epoch seconds, `begun` monotonic, both from before it was asked.
+
+    `figures` add up all workers, where an old one still finishes requests; `counted` tells them apart.
+    """
 
     at: float
     begun: float
     worker: Worker
     figures: Mapping[Key, BackendFigures]
     servers: Mapping[str, Mapping[str, Server]]  # of the backends read this time
-    counters: Mapping[Key, Counters] | None = None
+    counted: Mapping[int, Mapping[str, Counters]] | None = None
 
 
 class DataPlane:
@@ -63,6 +73,7 @@ class DataPlane:
     ) -> None:
         self.haproxy = haproxy
         self.settings = settings
+        self.following = Following(haproxy.paths.folder / "applied.json", monotonic)
         self.backends: dict[Key, str] = {}
         self.shapes: tuple[BackendShape, ...] = ()
         self.slots: dict[str, tuple[Slot, ...]] = {}
@@ -71,9 +82,15 @@ class DataPlane:
         self.reloads = 0
         self.told = 0  # commands that changed something
         self.unplaced: tuple[Wanted, ...] = ()
+        self.links = SlotLinks(settings.slot_folder)
+        self._gates: dict[str, str] | None = None  # None: not read this time
         self._maps: dict[str, dict[str, str]] | None = None
         self._maps_at = 0.0
-        self._read_at: dict[str, float] = {}
+        self._look = Look()
+        self._lines: stats.Lines = {}
+        self._counted: dict[str, tuple[object, Counters]] = {}
+        self._prepared: tuple[object, object] | None = None
+        self._mapped: tuple[object, object, object] | None = None
         self._refused, self._refused_at = "", 0.0
         self._ready = False
         self._outdated = False  # HAProxy runs with another text than these shapes make
@@ -103,64 +120,103 @@ class DataPlane:
     # ---- one cycle: prepare, read, apply ------------------------------------------------------
 
     async def prepare(
-        self, services: Sequence[ServiceSpec], wanted: Mapping[Key, Sequence[Wanted]]
+        self,
+        services: Sequence[ServiceSpec],
+        wanted: Mapping[Key, Sequence[Wanted]],
+        spec: RouterSpec | None = None,
     ) -> None:
-        """Have HAProxy running, with a backend for every version."""
+        """Have HAProxy running as the cluster's settings say, with a backend for every version.
+
+        `spec` None: the settings could not be read, and stay what they are.
+        """
+        self.following.ask(spec)
         if self.haproxy.running() is None and not await self.haproxy.recover():
             await self._start(services, wanted)
         elif not self._ready:
             await self._adopt(wanted)
+        elif (
+            self._prepared is not None
+            and all(map(operator.is_, self._prepared, (services, wanted)))
+            and self.following.due() is None
+        ):
+            return  # the very same objects as last time, and nothing was left to do then
         asked = self._assign(services, wanted)
+        await self._follow(asked)
         if asked.shapes != self.shapes or self._outdated:
-            await self._reload(asked)
-        self.backends = {
-            key: name for key, name in asked.backends.items() if name in self._known_names()
-        }
+            await self._grow(asked)
+        known = self._known_names()
+        backends = {key: name for key, name in asked.backends.items() if name in known}
+        if backends != self.backends:
+            self.backends = backends
+        settled = (
+            asked.shapes == self.shapes
+            and not self._outdated
+            and all(key in wanted for key in asked.backends)
+        )
+        self._prepared = (services, wanted) if settled else None
 
     async def read(
         self, wanted: Mapping[Key, Sequence[Wanted]] | None, *, counters: bool
     ) -> Reading:
-        """Figures of all versions; slots of those backends where something is due."""
+        """Figures of all versions (between two seconds of a large cluster: of those in use); slots of
+        those backends where something is due."""
         begun, at = self._monotonic(), self._clock()
         if not self._ready:
             raise Unavailable("HAProxy is adopted only once the cluster was seen.")
-        keys = {name: key for key, name in self.backends.items()}
-        due = [
-            name
-            for name, row in self.slots.items()
-            if self._due(row, keys.get(name), wanted, begun, self._read_at.get(name, 0.0))
-        ]
-        commands = ["show info", "show stat -1 2 -1"]
+        due = self._look.due(self.slots, self.servers, self.backends, wanted, begun)
+        asked = self._look.figures(list(self.backends.values()), whole=counters)
+        commands = ["show info", *asked]
         commands += ["show table counters"] if counters else []
+        gated = counters and self.links.folder is not None
+        commands += [f"show map {render.GATES_MAP}"] if gated else []
         for name in due:
             commands += [f"show servers state {name}", f"show servers conn {name}"]
         try:
             answers = iter(await self.haproxy.runtime.ask(commands))
             worker = stats.parse_worker(next(answers))
-            figures = stats.parse_backends(next(answers))
-            table = stats.parse_counters(next(answers)) if counters else None
+            figures: dict[str, BackendFigures] = {}
+            for _ in asked:
+                figures |= stats.parse_backends(next(answers))
+            counted = None
+            if counters:
+                table = stats.parse_counters(next(answers), self._lines)
+                counted = {worker.pid: self._counters(figures, table)}
+            self._gates = stats.parse_map(next(answers)) if gated else None
             servers = {
-                name: _by_name(stats.parse_servers(next(answers), next(answers))) for name in due
+                name: self._by_name(stats.parse_servers(next(answers), next(answers)))
+                for name in due
             }
-            await self._with_old_workers(servers)
+            await self._with_old_workers(servers, figures, counted)
         except stats.Unreadable as error:
             raise SlipwayError(f"HAProxy's answer makes no sense: {error}") from error
+        self._look.took(figures, due, begun, whole=counters)
         for name in due:
-            self._read_at[name] = begun
             self.servers[name] = servers[name]
-        here = {key: name for key, name in self.backends.items() if name in figures}
         return Reading(
             at=at,
             begun=begun,
             worker=worker,
-            figures={key: figures[name] for key, name in here.items()},
+            figures={key: figures[name] for key, name in self.backends.items() if name in figures},
             servers=servers,
-            counters=None
-            if table is None
-            else {
-                key: stats.counters(figures[name], table.get(name)) for key, name in here.items()
-            },
+            counted=counted,
         )
+
+    def _counters(
+        self, figures: Mapping[str, BackendFigures], table: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, Counters]:
+        """By backend. What did not change since the last time is the same object."""
+        before, self._counted = self._counted, {}
+        found = {}
+        for name in self.backends.values():
+            if (figure := figures.get(name)) is None:
+                continue
+            source = (figure.arrivals, figure.ok, table.get(name))
+            last = before.get(name)
+            if last is None or last[0] != source:
+                last = (source, stats.counters(figure, source[2]))
+            self._counted[name] = last
+            found[name] = last[1]
+        return found
 
     async def apply(
         self,
@@ -174,27 +230,43 @@ class DataPlane:
         now = self._monotonic()
         if self._maps is None or now - self._maps_at > _MAPS_EVERY:
             await self._read_maps()
-        routed = [spec for spec in services if self._has_backends(spec)]
-        want_maps = pool.maps(routed, self.backends, retry_after)
-        commands += pool.map_commands(self._maps or {}, want_maps)
+        source = (services, self.backends, retry_after)
+        same = self._mapped is not None and all(map(operator.is_, source, self._mapped))
+        want_maps = self._maps or {}
+        if not same:  # the maps were not made of these very objects last time
+            routed = [spec for spec in services if self._has_backends(spec)]
+            want_maps = pool.maps(routed, self.backends, retry_after)
+            commands += pool.map_commands(self._maps or {}, want_maps)
         by_backend = {name: wanted.get(key, ()) for key, name in self.backends.items()}
         unplaced: list[Wanted] = []
         for name, seen in reading.servers.items():
             step = slots.plan(
                 self.slots[name], by_backend.get(name, ()), seen, reading.begun, self._monotonic()
             )
-            self.slots[name] = step.slots
+            if step.slots != self.slots[name]:  # a row that stands stays the same object
+                self.slots[name] = step.slots
+            for slot in step.links:
+                self.links.make(slot)
             unplaced += step.unplaced
             commands += step.commands
+        if self._gates is not None:
+            commands += gates.commands(
+                self._gates,
+                self.backends.values(),
+                want_maps[render.TIMEOUTS_MAP] if want_maps else {},
+                overlap=bool(self.old_workers),
+                now=self._clock(),
+            )
         self.unplaced = tuple(unplaced)
         if not commands:
+            self._mapped = source
             return
         self.told += len(commands)
         await self._tell_old_workers(commands)
-        self._maps = None  # until all of it went through
+        self._maps = self._mapped = None  # until all of it went through
         try:
             await self.haproxy.runtime.tell(commands)
-            self._maps = want_maps
+            self._maps, self._mapped = want_maps, source
         except PermanentError as error:
             if error.message != self._refused or now - self._refused_at > _SAY_AGAIN:
                 self._refused, self._refused_at = error.message, now
@@ -202,21 +274,23 @@ class DataPlane:
 
     # ---- starting, adopting, growing ----------------------------------------------------------
 
-    def _config(self, shapes: Sequence[BackendShape]) -> RouterConfig:
+    def _config(self, shapes: Sequence[BackendShape], spec: RouterSpec) -> RouterConfig:
         paths = self.haproxy.paths
         held = sum(shape.slots for shape in shapes)  # each reserves a descriptor for its check
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         connections = 8000
         if descriptors != resource.RLIM_INFINITY:
             connections = max(min(connections, (descriptors - held - 500) // 2), 100)
-        return RouterConfig(
+        config = RouterConfig(
             bind=self.settings.bind,
             port=self.settings.port,
             stats_socket=str(paths.stats_socket),
             body_socket=str(paths.body_socket),
             backends=tuple(shapes),
             connections=connections,
+            slot_folder=None if self.links.folder is None else str(self.links.folder),
         )
+        return setup.configured(config, spec, self.settings.tls_port)
 
     def _known_names(self) -> set[str]:
         return {render.backend_name(index) for index in range(len(self.shapes))}
@@ -259,9 +333,22 @@ class DataPlane:
                 )
             if row:
                 fresh[asked.backends[key]] = tuple(row)
+            for slot in row:
+                if slot.state is State.JOINED:  # no worker runs that could follow its link
+                    self.links.make(slot)
         maps = pool.maps(services, asked.backends, {})
-        await self._install(asked.shapes, fresh, maps)
-        await self.haproxy.start()
+        choices = setup.fallbacks(self.following.asked, self.following.kept)
+        for spec in choices:
+            try:
+                await self._install(asked.shapes, fresh, maps, spec)
+                await self.haproxy.start()
+            except PermanentError as error:
+                if spec is choices[-1]:
+                    raise
+                self.following.refuse(spec, error)
+            else:
+                self.following.took(spec)
+                break
         log.info("started HAProxy on %s:%d", self.settings.bind, self.settings.port)
         self.backends, self.shapes, self.slots = asked.backends, asked.shapes, fresh
         self._ready, self._outdated, self.old_workers = True, False, ()
@@ -271,8 +358,9 @@ class DataPlane:
         shapes: Sequence[BackendShape],
         rows: Mapping[str, Sequence[Slot]],
         maps: Mapping[str, Mapping[str, str]],
+        spec: RouterSpec,
     ) -> str:
-        config = self._config(shapes)
+        config = self._config(shapes, spec)
         placed = {
             name: {
                 slot.name: Placed(slot.address, slot.concurrency)
@@ -281,36 +369,96 @@ class DataPlane:
             }
             for name, row in rows.items()
         }
-        files = {name: pool.map_text(entries) for name, entries in maps.items()}
-        files["router.lua"] = render.render_lua(config)
+        files = self._files(config, maps, spec)
         await self.haproxy.install(render.render(config, placed), files)
-        self._maps = {name: dict(entries) for name, entries in maps.items()}
+        self._maps, self._mapped = {name: dict(entries) for name, entries in maps.items()}, None
         self._maps_at = self._monotonic()
         return render.shape(config)
 
-    async def _reload(self, asked: pool.Assignment) -> None:
+    def _files(
+        self, config: RouterConfig, maps: Mapping[str, Mapping[str, str]], spec: RouterSpec
+    ) -> dict[str, str]:
+        """What stands beside the text."""
+        files = {name: pool.map_text(entries) for name, entries in maps.items()}
+        # a new worker does not know what replicas are still at work on for the one before
+        since = gates.entries(maps[render.TIMEOUTS_MAP], self._clock())
+        files[render.GATES_MAP] = pool.map_text(since)
+        files["router.lua"] = render.render_lua(config)
+        return files | setup.files(spec)
+
+    async def _grow(self, asked: pool.Assignment) -> None:
+        """Reload for what the services ask for; refused, it is tried again in a while."""
         now = self._monotonic()
         if now < self._not_before:
             return
+        try:
+            await self._reload(asked, self.following.spec, asked.why)
+        except PermanentError as error:
+            self._not_before = now + _RELOAD_AGAIN
+            log.error(
+                "HAProxy goes on with its old configuration: %s %s", error.message, error.evidence
+            )
+
+    async def _reload(
+        self, asked: pool.Assignment, spec: RouterSpec, why: Sequence[str] = ()
+    ) -> None:
+        """Have a new worker with these shapes and settings take over.
+
+        Raises PermanentError when HAProxy would not; the old worker serves on, and what it was started
+        from stands on the disk again.
+        """
         rows = _empty_slots(asked.shapes)
         for name, row in self.slots.items():
             kept = {slot.name: slot for slot in row}
             rows[name] = tuple(kept.get(slot.name, slot) for slot in rows[name])
         if self._maps is None:
             await self._read_maps()
-        log.warning("reloading HAProxy: %s", "; ".join(asked.why) or "its configuration changed")
+        maps = self._maps or {}
+        log.warning("reloading HAProxy: %s", "; ".join(why) or "its configuration changed")
+        shape = await self._install(asked.shapes, rows, maps, spec)
         try:
-            shape = await self._install(asked.shapes, rows, self._maps or {})
             await self.haproxy.reload(shape)
-        except PermanentError as error:
-            self._not_before = now + _RELOAD_AGAIN
-            log.error(
-                "HAProxy goes on with its old configuration: %s %s", error.message, error.evidence
-            )
-            return
+        except PermanentError:
+            if not self._outdated:
+                await self._install(self.shapes, self.slots, maps, self.following.spec)
+            raise
         self.reloads += 1
         self.shapes, self.slots, self._outdated = asked.shapes, rows, False
+        self._gates = None
         self.old_workers = stats.parse_processes(await self.haproxy.master.ask("show proc")).old
+
+    async def _follow(self, asked: pool.Assignment) -> None:
+        """Bring HAProxy to the cluster's settings. What it refuses changes nothing but the status."""
+        spec = self.following.due()
+        if spec is None:
+            return
+        before = self.following.spec
+        try:
+            if setup.needs_reload(before, spec):
+                await self._reload(asked, spec, ["the router's settings changed"])
+            elif self.following.certificate_due(spec):
+                await self.haproxy.runtime.set_certificate(setup.SITE, setup.site(spec))
+                await self.haproxy.put(setup.SITE, setup.site(spec))
+        except PermanentError as error:
+            self.following.refuse(spec, error)
+            return
+        self.following.took(spec)
+        # a key that nobody uses any more must not lie about
+        await self.haproxy.forget(setup.files(before).keys() - setup.files(spec).keys())
+
+    async def check(self, lines: CustomLines) -> tuple[bool, list[setup.Remark]]:
+        """Whether HAProxy would take these lines of a person's in the place of those it has, and what
+        it says to them. Changes nothing."""
+        spec = replace(self.following.asked or self.following.spec, custom=lines)
+        shapes = self.shapes or (BackendShape(slots=self.settings.slots),)
+        config = self._config(shapes, spec)
+        text = render.render(config)
+        maps: dict[str, dict[str, str]] = {name: {} for name in render.MAPS}
+        try:
+            said = await self.haproxy.check(text, self._files(config, maps, spec))
+        except PermanentError as error:
+            return False, setup.remarks(error.evidence, text, lines)
+        return True, setup.remarks(said, text, lines)
 
     async def _adopt(self, wanted: Mapping[Key, Sequence[Wanted]]) -> None:
         """HAProxy runs already: learn from itself what stands in it."""
@@ -332,7 +480,14 @@ class DataPlane:
         maps = await self._read_maps()
         self.backends = pool.recovered(maps[render.VERSIONS_MAP])
         names = sorted({backend for backend, _ in servers})
-        self._outdated = not self.shapes or render.shape(self._config(self.shapes)) != worker.shape
+        known = (self.following.asked, self.following.spec) if self.shapes else ()
+        same = [
+            spec
+            for spec in known
+            if spec and render.shape(self._config(self.shapes, spec)) == worker.shape
+        ]
+        self._outdated = not same
+        self.following.adopt(same[0] if same else self.following.spec)
         if self._outdated:
             waits = dict(enumerate(shape.queue_wait_ms for shape in self.shapes))
             self.shapes = tuple(
@@ -341,9 +496,10 @@ class DataPlane:
             )
         keys = {name: key for key, name in self.backends.items()}
         now = self._monotonic()
+        self.links.forget()
         self.slots = {
             name: slots.adopt(
-                [server for (backend, _), server in servers.items() if backend == name],
+                [self._led(item) for (backend, _), item in servers.items() if backend == name],
                 at_a_time,
                 self.slots.get(name, ()),
                 wanted.get(keys[name], ()) if name in keys else (),
@@ -351,7 +507,7 @@ class DataPlane:
             )
             for name in names
         }
-        self._read_at.clear()
+        self._look = Look()
         self._ready = True
         log.info(
             "adopted HAProxy worker %d with %d replicas of %d versions",
@@ -369,51 +525,84 @@ class DataPlane:
             }
         except stats.Unreadable as error:
             raise SlipwayError(f"HAProxy's answer makes no sense: {error}") from error
-        self._maps, self._maps_at = found, self._monotonic()
+        self._maps, self._maps_at, self._mapped = found, self._monotonic(), None
         return found
 
     # ---- readings -----------------------------------------------------------------------------
 
-    def _due(
+    async def _with_old_workers(
         self,
-        row: Sequence[Slot],
-        key: Key | None,
-        wanted: Mapping[Key, Sequence[Wanted]] | None,
-        now: float,
-        read_at: float,
-    ) -> bool:
-        """Whether a backend's slots are to be read now: something is pending, or it was long ago."""
-        if key is None and all(slot.state is State.FREE for slot in row):
-            return False
-        if now - read_at >= _READ_EVERY or any(slot.since >= read_at for slot in row):
-            return True
-        if any(slot.state in (State.DRAINING, State.SETTLING) for slot in row):
-            return True
-        if wanted is None:
-            return False
-        joined = {(slot.replica, slot.address) for slot in row if slot.state is State.JOINED}
-        items = wanted.get(key, ()) if key is not None else ()
-        return joined != {(item.replica, item.address) for item in items}
-
-    async def _with_old_workers(self, servers: dict[str, dict[str, Server]]) -> None:
+        servers: dict[str, dict[str, Server]],
+        figures: dict[str, BackendFigures],
+        counted: dict[int, dict[str, Counters]] | None,
+    ) -> None:
         """After a reload the old worker still has requests inside replicas: they count too."""
         if not self.old_workers:
             return
         master = self.haproxy.master
         self.old_workers = stats.parse_processes(await master.ask("show proc")).old
         inside: dict[str, int] = {}
+        ended = set()
         for pid in self.old_workers:
             answer = await master.ask(f"@!{pid} show servers conn")
-            if not answer.strip():
+            told = await master.ask(f"@!{pid} show stat -1 2 -1")
+            table = await master.ask(f"@!{pid} show table counters") if counted is not None else ""
+            if (
+                not answer.strip()
+                or not told.strip()
+                or (counted is not None and not table.strip())
+            ):
+                ended.add(pid)
                 continue  # it ended just now
             for address, used in stats.parse_used(answer).values():
                 inside[address] = inside.get(address, 0) + used
+            own_figures = stats.parse_backends(told)
+            for name, figure in own_figures.items():
+                if (ours := figures.get(name)) is not None:
+                    figures[name] = replace(
+                        ours, busy=ours.busy + figure.busy, queued=ours.queued + figure.queued
+                    )
+            if counted is not None:
+                lines = stats.parse_counters(table)
+                counted[pid] = {
+                    name: stats.counters(figure, lines.get(name))
+                    for name, figure in own_figures.items()
+                }
+        if self.links.folder is not None:
+            await self._with_old_slots(
+                servers, [pid for pid in self.old_workers if pid not in ended]
+            )
+            return
         for name, row in servers.items():
             own = {slot.name: slot.address for slot in self.slots[name]}
             servers[name] = {
                 slot: replace(server, used=server.used + inside.get(own.get(slot, ""), 0))
                 for slot, server in row.items()
             }
+
+    async def _with_old_slots(
+        self, servers: dict[str, dict[str, Server]], pids: Sequence[int]
+    ) -> None:
+        """Old workers follow the same links, so a slot is in maintenance when it is so in all of them."""
+        for pid in pids:
+            for name, row in servers.items():
+                states = await self.haproxy.master.ask(f"@!{pid} show servers state {name}")
+                used = await self.haproxy.master.ask(f"@!{pid} show servers conn {name}")
+                if not states.startswith("1"):
+                    continue  # it ended just now, or never had this backend
+                olds = stats.parse_servers(states, used)
+                for slot, server in row.items():
+                    if (old := olds.get((name, slot))) is not None:
+                        row[slot] = stats.together(server, old)
+
+    def _led(self, server: Server) -> Server:
+        """With where its link leads instead of HAProxy's "unix"."""
+        if server.address != "unix":
+            return server
+        return replace(server, address=self.links.address(server.backend, server.name))
+
+    def _by_name(self, servers: Mapping[tuple[str, str], Server]) -> dict[str, Server]:
+        return {name: self._led(server) for (_, name), server in servers.items()}
 
     async def _tell_old_workers(self, commands: Sequence[str]) -> None:
         """An old worker still takes one request from each of its idle clients: it has to know the
@@ -423,10 +612,6 @@ class DataPlane:
             for start in range(0, len(commands), 100):
                 lines = (f"@!{pid} {command}" for command in commands[start : start + 100])
                 await self.haproxy.master.ask(";".join(lines))
-
-
-def _by_name(servers: Mapping[tuple[str, str], Server]) -> dict[str, Server]:
-    return {name: server for (_, name), server in servers.items()}
 
 
 def _empty_slots(shapes: Sequence[BackendShape]) -> dict[str, tuple[Slot, ...]]:

@@ -1,16 +1,21 @@
 """From readings four times a second to one sample a second.
 
-PURE. A sample needs counters from both ends of its second, of the same worker, about a second apart;
-where that is not so there is no sample. A gap is honest, a spike or a zero would not be.
+PURE. A sample needs counters from both ends of its second, about a second apart, of every worker that
+counted meanwhile; where that is not so there is no sample. A gap is honest, a spike or a zero would not
+be.
+
+After a reload two workers count: the new one, from zero, and the old one, which still finishes what it
+had. Both are added up for as long as the old one can be read. What it counts between its last reading
+and its end is known to nobody: that second has no sample.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployments.types import Capacity, Phase, Replica, Resources
 from router.haproxy.pool import Key
-from router.haproxy.stats import BackendFigures, Counters, delta
+from router.haproxy.stats import BackendFigures, Counters, added, delta
 from router.samples import Sample
 
 _LONGEST = 1.8  # seconds between the two ends; more is not "one second" any more
@@ -18,14 +23,26 @@ _SHORTEST = 0.4
 
 STARTING = frozenset({Phase.SCHEDULING, Phase.PULLING, Phase.STARTING, Phase.LOADING})
 
+Counted = Mapping[int, Mapping[str, Counters]]  # worker's pid -> backend -> its counters
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Every version's counters at one moment, and the worker that counted."""
+    """What every worker had counted at one moment, and which backend was whose."""
 
     at: float
-    worker: int
-    counters: Mapping[Key, Counters]
+    worker: int  # the one that takes new connections
+    counted: Counted
+    backends: Mapping[Key, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was counted between two marks. `whole` is False where some of it cannot be known."""
+
+    seconds: float = 0.0
+    whole: bool = False
+    by_version: Mapping[Key, Counters] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +55,51 @@ class Count:
     desired: int = 0
 
 
+_ZERO = Counters()
+
+
+def change(before: Mark | None, after: Mark) -> Change:
+    """What each version's requests added. A version that is new, or stands elsewhere, is not in it."""
+    if before is None:
+        return Change()
+    whole = before.counted.keys() <= after.counted.keys()
+    whole = whole and all(pid in before.counted or pid == after.worker for pid in after.counted)
+    found: dict[Key, Counters] = {}
+    for key, backend in after.backends.items():
+        if before.backends.get(key) != backend:
+            continue
+        total: Counters | None = None
+        for pid, counted in after.counted.items():
+            end = counted.get(backend)
+            if end is None:
+                continue
+            started = before.counted.get(pid)
+            if started is None and pid != after.worker:
+                continue
+            begin = _ZERO if started is None else started.get(backend)
+            part = None if begin is None else delta(begin, end)
+            if part is None:
+                total = None
+                break
+            total = part if total is None else added(total, part)
+        if total is not None:
+            found[key] = total
+    return Change(after.at - before.at, whole, found)
+
+
 def samples(
     second: int,
     readings: Sequence[Mapping[Key, BackendFigures]],
-    before: Mark | None,
-    after: Mark,
+    changed: Change,
     counts: Mapping[Key, Count],
 ) -> tuple[Sample, ...]:
     """One sample for each version that was measured over the whole second."""
-    if before is None or before.worker != after.worker:
-        return ()
-    if not _SHORTEST <= after.at - before.at <= _LONGEST:
+    if not changed.whole or not _SHORTEST <= changed.seconds <= _LONGEST:
         return ()
     found = []
-    for key, end in after.counters.items():
-        begin = before.counters.get(key)
-        change = None if begin is None else delta(begin, end)
+    for key, part in changed.by_version.items():
         figures = [reading[key] for reading in readings if key in reading]
-        if change is None or not figures or key not in counts:
+        if not figures or key not in counts:
             continue
         count = counts[key]
         found.append(
@@ -63,13 +107,13 @@ def samples(
                 at=second,
                 service=key.service,
                 version=key.version,
-                arrivals=change.arrivals,
-                ok=change.ok,
-                client_errors=change.client_errors,
-                rejected=change.rejected,
-                unready=change.unready,
-                timeouts=change.timeouts,
-                failures=change.failures,
+                arrivals=part.arrivals,
+                ok=part.ok,
+                client_errors=part.client_errors,
+                rejected=part.rejected,
+                unready=part.unready,
+                timeouts=part.timeouts,
+                failures=part.failures,
                 busy=round(sum(item.busy for item in figures) / len(figures), 3),
                 busy_peak=max(item.busy for item in figures),
                 queued=round(sum(item.queued for item in figures) / len(figures), 3),
@@ -78,18 +122,64 @@ def samples(
                 starting=count.starting,
                 draining=count.draining,
                 desired=count.desired,
-                histogram=change.histogram,
+                histogram=part.histogram,
+                queue_histogram=part.queue_histogram,
+                service_histogram=part.service_histogram,
             )
         )
     return tuple(found)
 
 
-def retry_after(replicas: Sequence[Replica], start_seconds: float | None, now: float) -> int:
-    """Whole seconds until the next starting replica should be ready; 1 when nobody knows."""
-    since = [replica.created_at for replica in replicas if replica.phase in STARTING]
-    if not since or start_seconds is None:
-        return 1
-    return min(max(math.ceil(min(since) + start_seconds - now), 1), 300)
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """What may become ready: when each replica on its way began, when each one in a crash loop fell,
+    how many are wanted and not made yet, and how long a start usually takes (None: not known)."""
+
+    since: Sequence[float] = ()
+    fallen: Sequence[float] = ()
+    unmade: int = 0
+    start_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What waits in the router now, how many requests replicas take at a time, how long one takes."""
+
+    queued: int = 0
+    places: int = 0
+    service_seconds: float | None = None
+
+
+_LONGEST_WAIT = 300
+
+
+def retry_after(coming: Coming, queue: Queue, now: float) -> int:
+    """Whole seconds, 1 to 300, until a client that was refused should come again.
+
+    Until the next replica should be ready, where one is on its way or wanted. One that takes longer
+    than usual, or of which no start is known, is given as long again as it is late. Where none will
+    come: until what waits now is worked off.
+    """
+    usual = coming.start_seconds or 0.0
+    waits = [
+        left if (left := since + usual - now) > 0 else now - since - usual for since in coming.since
+    ]
+    if coming.unmade and coming.start_seconds is not None:
+        waits.append(coming.start_seconds)
+    if not waits and not queue.places:
+        waits = [now - at for at in coming.fallen]
+    if not waits and queue.places and queue.service_seconds is not None:
+        waits = [queue.queued * queue.service_seconds / queue.places]
+    return min(max(math.ceil(min(waits, default=0.0)), 1), _LONGEST_WAIT)
+
+
+def fell_at(replicas: Sequence[Replica]) -> tuple[float, ...]:
+    """When each replica that crashed, and is not on its way again, did."""
+    return tuple(
+        replica.last_exit.at
+        for replica in replicas
+        if replica.phase is Phase.CRASHED and replica.last_exit is not None
+    )
 
 
 def placeable(capacity: Capacity | None, resources: Resources) -> int | None:

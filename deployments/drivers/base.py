@@ -92,7 +92,16 @@ class Driver(ABC):
 
     @abstractmethod
     def observe(self) -> Observation:
-        """All services and replicas as they are now."""
+        """All services and replicas as they are now.
+
+        A service of which nothing changed should be the same object as last time: the router takes
+        what `is` the same for known.
+        """
+
+    def stamp(self) -> object:
+        """Something cheap that is another one when what `observe` shows may have changed: the router
+        asks some twenty times a second. None where there is nothing of the kind."""
+        return None
 
     @abstractmethod
     def publish_routes(self, report: RouteReport) -> None:

@@ -60,6 +60,7 @@ from deployments.types import (
     ServiceSpec,
 )
 
+_NO_SETTINGS = RouterSpec()
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}")
 
 
@@ -174,7 +175,7 @@ class ProcessDriver(Driver):
         try:
             return self._router.get(self.folder.router, _router_spec)
         except FileNotFoundError:
-            return RouterSpec()
+            return _NO_SETTINGS
         except (OSError, ValueError) as error:
             raise Unavailable(f"{self.folder.router} cannot be read: {error}.") from error
 
@@ -213,6 +214,9 @@ class ProcessDriver(Driver):
         if seen is None or not seen.still(specs, scales, stored):
             seen = self._seen = _seen(specs, scales, stored, seen)
         return Observation(at, seen.services, seen.orphans, process_checks.heartbeat(self.folder))
+
+    def stamp(self) -> object:
+        return tuple(records.moved() for records in (self._specs, self._scales, self._stored))
 
     def specs(self) -> dict[str, ServiceSpec]:
         """All services by name. Raises OSError, ValueError."""

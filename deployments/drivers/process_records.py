@@ -45,7 +45,7 @@ class Records(Generic[T]):
         Raises OSError and ValueError when a file that is there cannot be read.
         """
         now = time.monotonic()
-        moved = self._moved()
+        moved = self.moved()
         if self._time is not None and moved == self._time and now < self._trusted_until:
             return self._found
         clock = time.time()
@@ -62,7 +62,8 @@ class Records(Generic[T]):
         self._trusted_until = end + trust
         return self._found
 
-    def _moved(self) -> int | None:
+    def moved(self) -> int | None:
+        """The folder's own time, in nanoseconds; None where there is no folder."""
         try:
             return os.stat(self._folder).st_mtime_ns  # noqa: PTH116  a hot path
         except FileNotFoundError:

@@ -8,7 +8,7 @@ the second unknown.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from router.haproxy import render
@@ -161,6 +161,16 @@ def parse_servers(states: str, connections: str) -> dict[tuple[str, str], Server
             used=used[key][1],
         )
     return found
+
+
+def together(server: Server, old: Server) -> Server:
+    """A slot as two workers have it: takes requests when it does so in one of them."""
+    return replace(
+        server,
+        used=server.used + old.used,
+        maintenance=server.maintenance and old.maintenance,
+        draining=(server.draining or server.maintenance) and (old.draining or old.maintenance),
+    )
 
 
 def parse_used(text: str) -> dict[tuple[str, str], tuple[str, int]]:

@@ -1,21 +1,50 @@
 """A second is measured whole or not at all; and what a client is told to wait."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from deployments.types import Capacity, NodeCapacity, Phase, Resources
+from deployments.types import Capacity, Exit, NodeCapacity, Phase, Resources
+from router.dataplane import DataPlane, Reading, Settings
 from router.haproxy.pool import Key
-from router.haproxy.stats import BackendFigures, Counters
+from router.haproxy.process import HAProxy, Paths
+from router.haproxy.stats import BackendFigures, Counters, Worker
+from router.loop import RouterLoop
 from router.ring import Ring
 from router.samples import DecisionRecord, Sample
-from router.sampling import Count, Mark, placeable, retry_after, samples
-from tests.router.fakes import replica
+from router.sampling import (
+    Coming,
+    Count,
+    Mark,
+    Queue,
+    change,
+    fell_at,
+    placeable,
+    retry_after,
+    samples,
+)
+from tests.router.fakes import MemoryDriver, replica, service
 
 KEY = Key("demo", "default")
 COUNTS = {KEY: Count(ready=2, starting=1, draining=0, desired=3)}
 
 
+HOME = {KEY: "be_0001"}
+
+
 def mark(at: float, worker: int = 7, **counters: int) -> Mark:
-    return Mark(at, worker, {KEY: Counters(**counters)})
+    return Mark(at, worker, {worker: {"be_0001": Counters(**counters)}}, HOME)
+
+
+def two(at: float, *, old: int, new: int) -> Mark:
+    """After a reload: worker 7 finishes what it had, worker 8 takes what comes."""
+    counted = {7: {"be_0001": Counters(ok=old)}, 8: {"be_0001": Counters(ok=new)}}
+    return Mark(at, 8, counted, HOME)
+
+
+def measure(before: Mark | None, after: Mark) -> tuple[Sample, ...]:
+    return samples(100, [reading(0, 0)], change(before, after), COUNTS)
 
 
 def reading(busy: int, queued: int) -> dict[Key, BackendFigures]:
@@ -26,7 +55,7 @@ def test_a_second_has_differences_means_and_peaks() -> None:
     readings = [reading(1, 0), reading(2, 5), reading(0, 0), reading(1, 1)]
     before = mark(100.0, arrivals=10, ok=9)
     after = mark(101.0, arrivals=14, ok=12, rejected=3, unready=2)
-    [made] = samples(100, readings, before, after, COUNTS)
+    [made] = samples(100, readings, change(before, after), COUNTS)
     assert (made.at, made.arrivals, made.ok) == (100, 4, 3)
     assert (made.rejected, made.unready) == (3, 2)
     assert (made.busy, made.busy_peak, made.queued, made.queued_peak) == (1.0, 2, 1.5, 5)
@@ -41,33 +70,157 @@ def test_a_second_has_differences_means_and_peaks() -> None:
         (mark(100.0, ok=5), mark(101.0, ok=4)),
         (mark(100.0), mark(101.81)),
         (mark(100.0), mark(100.39)),
-        (Mark(100.0, 7, {}), mark(101.0)),
+        (Mark(100.0, 7, {7: {}}, HOME), mark(101.0)),
+        (Mark(100.0, 7, {7: {}}, {}), mark(101.0)),
+        (Mark(100.0, 7, {7: {"be_0001": Counters()}}, {KEY: "be_0002"}), mark(101.0, ok=9)),
+        (two(100.0, old=5, new=1), mark(101.0, worker=8, ok=2)),
+        (mark(100.0, worker=8), two(101.0, old=5, new=1)),
     ],
-    ids=["no begin", "another worker", "shrank", "too long", "too short", "new version"],
+    ids=[
+        "no begin",
+        "another worker",
+        "shrank",
+        "too long",
+        "too short",
+        "backend not counted",
+        "new version",
+        "moved to a backend that others used",
+        "old worker ended, and what it counted last is unknown",
+        "old worker that was not seen before",
+    ],
 )
 def test_a_second_that_was_not_measured_whole_is_a_gap(before: Mark | None, after: Mark) -> None:
-    assert samples(100, [reading(0, 0)], before, after, COUNTS) == ()
+    assert measure(before, after) == ()
 
 
 def test_seconds_just_inside_the_bounds_are_measured() -> None:
     for end in (100.41, 101.79):
-        assert len(samples(100, [reading(0, 0)], mark(100.0), mark(end), COUNTS)) == 1
+        assert len(measure(mark(100.0), mark(end))) == 1
+
+
+def test_a_reload_loses_no_count_while_the_old_worker_can_be_read() -> None:
+    first, second, third = mark(100.0, ok=10), two(101.0, old=12, new=3), two(102.0, old=13, new=7)
+    assert [item.ok for item in measure(first, second)] == [2 + 3]
+    assert [item.ok for item in measure(second, third)] == [1 + 4]
+
+
+def test_the_old_workers_end_costs_the_total_nothing_but_what_it_did_not_tell() -> None:
+    before, after = two(100.0, old=13, new=7), mark(101.0, worker=8, ok=9)
+    found = change(before, after)
+    assert (found.whole, found.by_version[KEY].ok) == (False, 2)
+
+
+def test_a_gap_in_the_samples_is_none_in_the_totals() -> None:
+    found = change(mark(100.0, ok=5), mark(130.0, ok=50))
+    assert samples(100, [reading(0, 0)], found, COUNTS) == ()
+    assert (found.whole, found.by_version[KEY].ok) == (True, 45)
+
+
+def test_another_workers_counters_are_never_taken_for_ours() -> None:
+    """HAProxy was killed and started again: neither the spike nor zeros."""
+    found = change(mark(100.0, worker=7, ok=5), mark(101.0, worker=9, ok=900))
+    assert not found.whole
+
+
+def test_all_three_histograms_are_differences() -> None:
+    def counts(first: int) -> tuple[int, ...]:
+        return (first,) + (0,) * 23
+
+    def at(value: int) -> Mark:
+        counted = Counters(
+            ok=value,
+            histogram=counts(value),
+            queue_histogram=counts(value * 2),
+            service_histogram=counts(value * 3),
+        )
+        return Mark(100.0 + value, 7, {7: {"be_0001": counted}}, HOME)
+
+    [made] = measure(at(1), at(2))
+    assert (made.histogram[0], made.queue_histogram[0], made.service_histogram[0]) == (1, 2, 3)
 
 
 def test_a_second_without_a_reading_of_the_version_is_a_gap() -> None:
-    assert samples(100, [{}], mark(100.0), mark(101.0), COUNTS) == ()
+    assert samples(100, [{}], change(mark(100.0), mark(101.0)), COUNTS) == ()
 
 
-def test_a_client_comes_again_when_the_next_replica_should_be_ready() -> None:
-    starting = [
-        replica("a", "demo", "", Phase.LOADING, created_at=100.0),
-        replica("b", "demo", "", Phase.STARTING, created_at=110.0),
-    ]
-    for now, seconds in ((105.0, 15), (119.5, 1), (119.0, 1), (118.9, 2), (150.0, 1)):
-        assert retry_after(starting, 20.0, now) == seconds
-    assert retry_after(starting, None, 105.0) == 1
-    assert retry_after([replica("c", "demo", "x:1")], 20.0, 105.0) == 1
-    assert retry_after(starting, 10_000.0, 105.0) == 300
+@pytest.mark.parametrize(
+    ("now", "seconds"),
+    [
+        (105.0, 15),
+        (118.9, 2),
+        (119.0, 1),
+        (119.5, 1),
+        (120.0, 1),  # just due
+        (121.5, 2),  # 1.5 s late: as long again
+        (150.0, 30),
+        (1_000.0, 300),
+    ],
+)
+def test_a_client_comes_again_when_the_next_replica_should_be_ready(
+    now: float, seconds: int
+) -> None:
+    assert retry_after(Coming(since=(100.0,), start_seconds=20.0), Queue(), now) == seconds
+
+
+def test_the_first_of_those_on_their_way_counts() -> None:
+    coming = Coming(since=(100.0, 110.0), start_seconds=20.0)
+    assert retry_after(coming, Queue(), 105.0) == 15
+    assert retry_after(coming, Queue(), 129.0) == 1  # the second one, while the first is 9 s late
+
+
+@pytest.mark.parametrize(("now", "seconds"), [(100.0, 1), (100.9, 1), (105.0, 5), (160.0, 60)])
+def test_a_first_start_that_nobody_knows_takes_as_long_again(now: float, seconds: int) -> None:
+    assert retry_after(Coming(since=(100.0,)), Queue(), now) == seconds
+
+
+def test_a_replica_that_is_asked_for_and_not_made_yet_takes_a_whole_start() -> None:
+    assert retry_after(Coming(unmade=1, start_seconds=7.2), Queue(), 105.0) == 8
+    assert retry_after(Coming(unmade=0, start_seconds=7.2), Queue(), 105.0) == 1
+    assert retry_after(Coming(unmade=1), Queue(), 105.0) == 1
+
+
+def test_an_overloaded_version_that_gets_no_more_replicas_says_when_its_queue_is_worked_off() -> (
+    None
+):
+    full = Queue(queued=50, places=10, service_seconds=0.5)
+    assert retry_after(Coming(start_seconds=20.0), full, 105.0) == 3
+    assert retry_after(Coming(since=(100.0,), start_seconds=20.0), full, 105.0) == 15
+    assert retry_after(Coming(), Queue(queued=50, places=10), 105.0) == 1
+    assert retry_after(Coming(), Queue(places=10, service_seconds=0.5), 105.0) == 1
+
+
+def test_a_crash_loop_with_nobody_ready_is_given_as_long_again_as_it_is_down() -> None:
+    assert retry_after(Coming(fallen=(100.0, 90.0)), Queue(), 108.0) == 8
+    ready = Queue(queued=0, places=1, service_seconds=0.1)
+    assert retry_after(Coming(fallen=(100.0,)), ready, 108.0) == 1
+
+
+def test_a_crashed_replica_fell_when_it_ended() -> None:
+    crashed = replica("a", "demo", "", Phase.CRASHED, last_exit=Exit(1, 0, 77.0))
+    again = replica("b", "demo", "", Phase.STARTING, last_exit=Exit(1, 0, 70.0), restarts=1)
+    assert fell_at([crashed, again]) == (77.0,)
+
+
+def test_calm_versions_are_told_nothing_and_a_new_version_learns_from_its_sibling(
+    tmp_path: Path,
+) -> None:
+    now = [1_000.0]
+    haproxy = HAProxy(Path(), Paths.of(tmp_path, tmp_path, "local"))
+    plane = DataPlane(haproxy, Settings("127.0.0.1", 1))
+    driver = MemoryDriver()
+    loop = RouterLoop(driver, plane, Ring("e"), tmp_path / "state.json", clock=lambda: now[0])
+    blue = service("demo").versions[0]
+    green = replace(blue, name="green", is_default=False, traffic_percent=10)
+    started = {"created_at": 990.0, "ready_at": 995.0}
+    driver.put(
+        replace(service("demo"), versions=(blue, green)),
+        replica("a", "demo", "127.0.0.1:1", **started),
+        replica("b", "demo", "", Phase.STARTING, version="green", created_at=999.0),
+    )
+    loop._take_in(driver.observe())
+    loop.versions[KEY].scaling = replace(loop.versions[KEY].scaling, start_seconds=12.0)
+    loop._tell_when(Reading(1_000.0, 0.0, Worker(7, "", False), {}, {}))
+    assert loop._retry == {Key("demo", "green"): 11}
 
 
 def test_room_is_counted_by_node_and_by_what_is_scarcest() -> None:

@@ -16,9 +16,9 @@ Stopping: 0
 """
 
 STAT = (
-    "# pxname,svname,qcur,qmax,scur,smax,slim,stot,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,req_tot,\n"
-    "body_hop,BACKEND,0,0,0,1,800,3,0,0,0,3,3,\n"
-    "be_0001,BACKEND,5,9,7,12,1,3000,0,2990,3,4,3002,\n"
+    "# pxname,svname,qcur,qmax,scur,smax,slim,stot,hrsp_1xx,hrsp_2xx,hrsp_3xx,hrsp_4xx,req_tot,act,\n"
+    "body_hop,BACKEND,0,0,0,1,800,3,0,0,0,3,3,1,\n"
+    "be_0001,BACKEND,5,9,7,12,1,3000,0,2990,3,4,3002,2,\n"
     "\n"
 )
 
@@ -71,6 +71,13 @@ def test_the_worker_tells_what_it_was_started_with() -> None:
 def test_backends_have_busy_without_those_that_wait() -> None:
     found = stats.parse_backends(STAT)["be_0001"]
     assert (found.busy, found.queued, found.arrivals, found.ok) == (2, 5, 3002, 2993)
+    assert found.up == 2
+
+
+@pytest.mark.parametrize("broken", [STAT.replace("req_tot", "other"), STAT.replace("3002", "-")])
+def test_backends_without_a_figure_are_refused(broken: str) -> None:
+    with pytest.raises(Unreadable):
+        stats.parse_backends(broken)
 
 
 def test_servers_are_put_together_from_both_answers() -> None:
@@ -122,6 +129,14 @@ def test_counters_are_read_by_backend_and_an_unlisted_one_has_counted_nothing() 
     assert counted.unready == 2
     assert counted.arrivals == 3002
     assert stats.counters(figures, None).rejected == 0
+
+
+def test_a_line_that_is_the_same_again_is_not_read_again() -> None:
+    known: stats.Lines = {}
+    first = stats.parse_counters(table(g0=3), known)["be_0001"]
+    assert stats.parse_counters(table(g0=3), known)["be_0001"] is first
+    assert stats.parse_counters(table(g0=4), known)["be_0001"][0] == 4
+    assert stats.parse_counters(table(g0=3), known)["be_0001"] == first
 
 
 def test_a_line_of_counters_that_is_cut_is_refused() -> None:
