@@ -39,6 +39,11 @@ class Place:
         return Paths.of(self.folder, self.home.run, self.cluster)
 
     @property
+    def slots(self) -> Path:
+        """Links to the sockets of replicas, where these are processes of this machine."""
+        return self.home.run / f"slots-{self.cluster}"
+
+    @property
     def admin_socket(self) -> Path:
         return self.home.run / f"router-{self.cluster}.sock"
 

@@ -198,7 +198,8 @@ def adopt(
 
 
 def _moved(slot: Slot, server: Server) -> bool:
-    return socket_of(slot.address) is not None and server.address != slot.address
+    unix = socket_of(slot.address) is not None or server.address.startswith("unix")
+    return unix and server.address != slot.address
 
 
 def _join(slot: Slot) -> list[str]:

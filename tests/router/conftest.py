@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -51,7 +51,14 @@ class Rig:
         return HAProxy(find_binary(), self.place.paths)
 
     async def replica(self, work: float = 0.0) -> TinyReplica:
-        made = await TinyReplica(work).start()
+        folder = None
+        if self.settings.slot_folder is not None:
+            # longer than a socket's own name may be
+            folder = (
+                self.place.home.root / ("r" * 60) / f"replica-{len(self.replicas)}" / ("x" * 30)
+            )
+            folder.mkdir(parents=True)
+        made = await TinyReplica(work, folder).start()
         self.replicas.append(made)
         return made
 
@@ -82,9 +89,26 @@ class Rig:
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    async with _rig(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def unix_rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    """One whose replicas listen on unix sockets."""
+    async with _rig(tmp_path, unix=True) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def _rig(tmp_path: Path, *, unix: bool = False) -> AsyncIterator[Rig]:
     home = Home(tmp_path / "home")
     home.ensure()
-    made = Rig(Place("local", home), Settings("127.0.0.1", free_port(), backends=4, slots=8))
+    place = Place("local", home)
+    settings = Settings("127.0.0.1", free_port(), backends=4, slots=8)
+    if unix:
+        settings = replace(settings, slot_folder=place.slots)
+    made = Rig(place, settings)
     try:
         yield made
     finally:

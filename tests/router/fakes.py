@@ -11,6 +11,7 @@ from pathlib import Path
 from deployments.codec import from_json, to_json
 from deployments.drivers.base import BlobSource, Driver, LogPage
 from deployments.errors import Unavailable
+from deployments.sockets import LISTEN, address_of, within
 from deployments.types import (
     AuthSpec,
     Capacity,
@@ -208,10 +209,12 @@ class TinyReplica:
     """An HTTP server of a few lines that counts how many requests it has at a time.
 
     The body says what to do: "sleep 0.2", "fail", "die" (close without an answer), "status 418".
+    With a folder it listens on a unix socket there, else on a port.
     """
 
-    def __init__(self, work: float = 0.0) -> None:
+    def __init__(self, work: float = 0.0, folder: Path | None = None) -> None:
         self.work = work
+        self.folder = folder
         self.now = self.most = self.served = 0
         self.heads: list[str] = []
         self.address = ""
@@ -219,6 +222,11 @@ class TinyReplica:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> "TinyReplica":
+        if self.folder is not None:
+            with within(self.folder / LISTEN) as path:
+                self._server = await asyncio.start_unix_server(self._serve, path, backlog=1024)
+            self.address = address_of(self.folder)
+            return self
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024)
         host, port = self._server.sockets[0].getsockname()
         self.address = f"{host}:{port}"

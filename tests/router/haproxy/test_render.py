@@ -108,7 +108,8 @@ UNIX = replace(CONFIG, slot_folder="/run/slots")
 
 
 def test_a_slot_of_a_unix_socket_is_a_link_with_one_for_checks_beside_it() -> None:
-    line = '    server s1 "unix@/run/slots/be_0001.s1" maxconn 1 disabled addr "unix@/run/slots/be_0001.s1.up"\n'
+    link = "unix@/run/slots/be_0001.s1"
+    line = f'    server s1 "{link}" maxconn 1 disabled addr "{link}.up"\n'
     assert line in render.render(UNIX)
     placed = {"be_0001": {"s1": Placed("unix:/replicas/a/listen.sock", 3)}}
     text = render.render(UNIX, placed)
