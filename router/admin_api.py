@@ -5,7 +5,7 @@
     GET /healthz                       200 while the loop turns, sees the cluster and reads HAProxy
     GET /setup                         how far the router follows its settings (`setup.Status`)
     POST /check                        whether HAProxy would take a person's lines (`CustomLines`):
-                                       {"ok": bool, "message": str, "remarks": [setup.Remark]}
+                                       {"ok": bool, "message": str, "remarks": [Remark]}
 
 It reads what the loop keeps in memory and changes nothing; `check` has HAProxy look at a copy.
 """

@@ -8,10 +8,11 @@ from typing import Any
 
 import httpx
 
+from deployments.clusters.custom import Remark
 from deployments.codec import from_json, to_json
 from deployments.errors import Unavailable
 from deployments.types import CustomLines
-from router.setup import Remark, Status
+from router.setup import Status
 
 _SHORT = 1.0  # seconds a page waits for a figure
 _CHECK = 25.0  # HAProxy's own check has 20

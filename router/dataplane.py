@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from deployments.clusters.custom import Remark
 from deployments.errors import PermanentError, SlipwayError, Unavailable
 from deployments.types import CustomLines, RouterSpec, ServiceSpec
 from router import setup
@@ -446,7 +447,7 @@ class DataPlane:
         # a key that nobody uses any more must not lie about
         await self.haproxy.forget(setup.files(before).keys() - setup.files(spec).keys())
 
-    async def check(self, lines: CustomLines) -> tuple[bool, list[setup.Remark]]:
+    async def check(self, lines: CustomLines) -> tuple[bool, list[Remark]]:
         """Whether HAProxy would take these lines of a person's in the place of those it has, and what
         it says to them. Changes nothing."""
         spec = replace(self.following.asked or self.following.spec, custom=lines)

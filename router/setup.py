@@ -8,12 +8,11 @@ Custom lines come back here too: HAProxy complains about lines of the whole text
 them.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from deployments.clusters.custom import AREA_WORDS, AREAS
+from deployments.clusters.custom import AREA_WORDS, AREAS, Remark
 from deployments.types import CustomLines, RouterSpec
 from router.haproxy.render import RouterConfig
 
@@ -34,15 +33,6 @@ class Status:
     wanted: int
     problem: str = ""
     tls_not_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Remark:
-    """What HAProxy says of one line of a person's. `area` is empty where it is of none of theirs."""
-
-    area: str
-    line: int  # from 1; 0 where HAProxy named none
-    message: str
 
 
 def token_file(index: int) -> str:
@@ -77,8 +67,7 @@ def configured(config: RouterConfig, spec: RouterSpec, tls_port: int) -> RouterC
         tls_port=tls_port if spec.tls is not None else None,
         plain_http=spec.tls is None or spec.tls.plain_http,
         custom=spec.custom,
-        token_keys=len(keys),
-        token_keys_id=_id("".join(key.public_pem.strip() for key in keys)) if keys else "",
+        token_keys=tuple(key.kid for key in keys),
     )
 
 
@@ -109,10 +98,6 @@ def fallbacks(asked: RouterSpec | None, kept: RouterSpec | None) -> list[RouterS
         if spec is not None and spec not in found:
             found.append(spec)
     return found
-
-
-def _id(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 # ---- HAProxy's words about a person's lines -------------------------------------------------------

@@ -93,7 +93,8 @@ _DISGUISE = frozenset("\\\"'$")
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something about one of a person's lines: its area, its number from 1 (0: none), the words."""
+    """What Slipway or HAProxy says of a person's line: its number is from 1. `area` is empty, and `line`
+    0, where it is about none of theirs."""
 
     area: str
     line: int

@@ -17,6 +17,8 @@ from portal.access import person, requires
 from portal.cluster_view import checks_of, cluster_state, health, nodes_of, tally, totals
 from portal.forms.clusters import KIND_NOTES, AttachForm
 from portal.models import Role
+from portal.router_view import tls_view
+from portal.views.clusters_router import router_context
 from portal.views.clusters_signing import signing_context
 
 _FRESH = 30  # seconds; the controller reads each second, so this much silence is news
@@ -48,6 +50,7 @@ def cluster_list(request: HttpRequest) -> HttpResponse:
             "tally": tally(cluster),
             "router": _router_state(cluster),
             "totals": totals(cluster),
+            "tls": tls_view(cluster, timezone.now()),
         }
         for cluster in clusters.order_by("name")
     ]
@@ -104,6 +107,7 @@ def _detail(cluster: Cluster) -> dict[str, Any]:
         "tally": tally(cluster),
         "router": _router_state(cluster),
         "services": services,
+        **router_context(cluster),
     }
 
 
