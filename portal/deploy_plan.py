@@ -9,7 +9,7 @@ from deployments.environments.definition import parse
 from deployments.environments.models import BuildState, Environment, EnvironmentBuild
 from deployments.errors import InvalidInput
 from deployments.registry.models import Framework, ModelVersion
-from deployments.services import fits, placement
+from deployments.services import fits, placement, versions
 from deployments.services.config import DEFAULTS, DeploymentConfig, replicas_needed
 from deployments.services.models import Service
 from portal.forms.deploy import EDITOR, ENTRY_SCRIPT, DeployForm
@@ -94,8 +94,7 @@ def _remark(form: DeployForm, item: InvalidInput) -> Remark:
 def _lines(data: dict[str, Any], service: Service | None, cluster: Cluster | None) -> list[str]:
     lines: list[str] = []
     if service is not None:
-        until = " What serves now goes on until the new replicas answer." if service.current else ""
-        lines.append(f"Revision {service.next_revision} of {service.name}.{until}")
+        lines.append(_revision(service, data.get("version") or ""))
     elif data.get("name") and cluster is not None:
         lines.append(f"A new service {data['name']} on {cluster.name}.")
     if models := data.get("models"):
@@ -120,6 +119,21 @@ def _lines(data: dict[str, Any], service: Service | None, cluster: Cluster | Non
                 else "Anyone who reaches the router may score: no key is asked for."
             )
     return lines
+
+
+def _revision(service: Service, name: str) -> str:
+    """Which revision it is, of which version, and what becomes of what serves."""
+    said = f"Revision {service.next_revision} of {service.name}"
+    rows = versions.rows_of(service)
+    own = versions.find(service, name)
+    if own is None:
+        return (
+            f"{said}, in a new version {name} beside {', '.join(row.name for row in rows)}. It gets "
+            "no requests until you give it a share."
+        )
+    of = f", version {own.name}" if len(rows) > 1 else ""
+    until = " What serves now goes on until the new replicas answer." if own.current_id else ""
+    return f"{said}{of}.{until}"
 
 
 def _serving(data: dict[str, Any]) -> str:

@@ -11,8 +11,13 @@ from deployments.clusters.models import Cluster
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput
 from deployments.services import config as configuration
+from deployments.services import versions
 from deployments.services.config import DeploymentConfig
-from deployments.services.models import Service, service_name_validator
+from deployments.services.models import (
+    Service,
+    service_name_validator,
+    version_name_validator,
+)
 from portal import brought
 from portal.forms.fields import ManyFilesField, ModelVersionsField, TagsField, set_choices
 
@@ -113,6 +118,17 @@ class DeployForm(forms.Form):
         queryset=Cluster.objects.none(),
         to_field_name="name",
         empty_label=None,
+    )
+    version = forms.CharField(
+        label="Version",
+        required=False,
+        max_length=32,
+        validators=[version_name_validator],
+        widget=forms.TextInput(
+            attrs={"autocomplete": "off", "spellcheck": "false", "list": "versions"}
+        ),
+        help_text="One that runs gets this as its next revision. A new name makes a new version, "
+        "which gets no requests until you give it a share.",
     )
     models = ModelVersionsField(label="Models")
 
@@ -228,6 +244,8 @@ class DeployForm(forms.Form):
             for name in ("name", "cluster", "description", "tags"):
                 del self.fields[name]
             del self.fields["auth_enabled"]
+        else:
+            del self.fields["version"]
         set_choices(self, "environment", self._environments())
         if not has_kept:
             kinds = [choice for choice in _SOURCE_KINDS if choice[0] != KEPT]
@@ -247,6 +265,12 @@ class DeployForm(forms.Form):
             raise forms.ValidationError(
                 "A service of this name exists; choose another name, or change that one in its Settings."
             )
+        return name
+
+    def clean_version(self) -> str:
+        name = str(self.cleaned_data["version"])
+        if found := versions.name_problems(self.service, name):
+            raise forms.ValidationError(found[0].message)
         return name
 
     def clean_environment(self) -> Environment | None:

@@ -14,8 +14,8 @@ from deployments.environments.changes import create_environment
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput, SlipwayError
 from deployments.registry.models import Blob, ModelVersion
-from deployments.services import changes, no_code, sources
-from deployments.services.models import Revision, Service
+from deployments.services import changes, no_code, sources, versions
+from deployments.services.models import Revision, Service, ServiceVersion
 from portal import brought, project_source
 from portal.access import person, requires
 from portal.deploy_fill import read_files
@@ -37,6 +37,7 @@ from portal.score_templates import TEMPLATES
 from portal.views.services_shared import get_service, page
 
 # What a room calls a field, and what the form calls it.
+NEW_VERSION = "_new"  # in place of a version's name, which never begins like this
 _FIELDS = {"model_versions": "models", "source": "archive"}
 
 
@@ -68,17 +69,18 @@ def settings_page(
     status: int = 200,
 ) -> HttpResponse:
     """The settings page with the form of the revision asked for, else the one that serves."""
-    revision = _revision(request, service)
+    rows = versions.rows_of(service)
+    revision = _revision(request, service, rows)
     kept = None
     if revision is not None and revision.source is not None:
         kept = project_source.keep(person(request), revision.source)
-    form = DeployForm(
-        initial=of_revision(revision, kept), service=service, has_kept=kept is not None
-    )
+    initial = of_revision(revision, kept) | {"version": _version(request, rows, revision)}
+    form = DeployForm(initial=initial, service=service, has_kept=kept is not None)
     context = _form_context(form, service, kept) | {
         "access": access or _access_form(service),
         "deletion": deletion or DeleteForm(service=service),
         "from_revision": revision,
+        "serves_in": [row.name for row in rows if revision and row.current_id == revision.pk],
     }
     return render(
         request, "services/settings.html", page(service, "settings", **context), status=status
@@ -95,16 +97,36 @@ def _access_form(service: Service) -> AccessForm:
     )
 
 
-def _revision(request: HttpRequest, service: Service) -> Revision | None:
+def _revision(
+    request: HttpRequest, service: Service, rows: list[ServiceVersion]
+) -> Revision | None:
+    """The revision asked for, else what serves in the version asked for, else in the default one."""
     revisions = service.revisions.select_related("environment", "source").prefetch_related(
         "model_links__model_version__model"
     )
     asked = request.GET.get("revision", "")
     if asked.isascii() and asked.isdigit():
         return get_object_or_404(revisions, number=int(asked[:9]))
-    if service.current_id is not None:
-        return revisions.get(pk=service.current_id)
+    named = next((row for row in rows if row.name == request.GET.get("version", "")), None)
+    for current in (named.current_id if named else None, service.current_id):
+        if current is not None:
+            return revisions.get(pk=current)
     return revisions.first()
+
+
+def _version(request: HttpRequest, rows: list[ServiceVersion], revision: Revision | None) -> str:
+    """The version the form is for: the one asked for, a free name for a new one, else the one that
+    the form's revision was last deployed to, else the default one."""
+    asked = request.GET.get("version", "")
+    names = [row.name for row in rows]
+    if asked == NEW_VERSION:
+        return next(name for number in range(2, 100) if (name := f"v{number}") not in names)
+    if asked in names:
+        return asked
+    last = revision.deployments.order_by("-pk").first() if revision is not None else None
+    if last is not None and last.version_name in names:
+        return last.version_name
+    return next((row.name for row in rows if row.is_default), "")
 
 
 def _submit(request: HttpRequest, service: Service | None) -> HttpResponse:
@@ -167,21 +189,20 @@ def _request(
     request: HttpRequest, form: DeployForm, service: Service | None, kept: Kept | None
 ) -> changes.DeployRequest:
     data = form.cleaned_data
-    versions = tuple(data["models"])
+    models = tuple(data["models"])
     scripted = data["serving"] == ENTRY_SCRIPT
     environment = data["environment"] or _brought_environment(request, form, service)
     if environment is None and scripted:
-        environment = _made_for(request, versions)
+        environment = _made_for(request, models)
     elif environment is None and service is not None:
         # None would keep the environment of the revision before
-        environment = (
-            no_code.environment_for(person(request), versions[0]) if _fits(versions) else None
-        )
+        environment = no_code.environment_for(person(request), models[0]) if _fits(models) else None
     return changes.DeployRequest(
         name=service.name if service else data["name"],
         update=service is not None,
+        version=data.get("version", ""),
         cluster=None if service else data["cluster"],
-        model_versions=versions,
+        model_versions=models,
         source=_source(data, kept) if scripted else None,
         entry_script=data["entry_script"] if scripted else "",
         environment=environment,
@@ -213,13 +234,13 @@ def _brought_environment(
         raise InvalidInput(error.message, field="environment") from error
 
 
-def _fits(versions: tuple[ModelVersion, ...]) -> bool:
-    return not no_code.problems(versions)
+def _fits(models: tuple[ModelVersion, ...]) -> bool:
+    return not no_code.problems(models)
 
 
-def _made_for(request: HttpRequest, versions: tuple[ModelVersion, ...]) -> Any:
+def _made_for(request: HttpRequest, models: tuple[ModelVersion, ...]) -> Any:
     """The environment of the first model's framework, for an entry script that named none."""
-    first = versions[0]
+    first = models[0]
     if first.framework not in MADE_FOR:
         raise InvalidInput(
             f"No environment is made for the framework of {first} "
@@ -250,6 +271,7 @@ def _form_context(
     return {
         "form": form,
         "service": service,
+        "versions": versions.rows_of(service) if service else [],
         "kept": kept,
         "templates": TEMPLATES,
         "capacity_form": CapacityForm(),

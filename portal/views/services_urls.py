@@ -10,6 +10,7 @@ from portal.views import (
     services_overview,
     services_tokens,
     services_try,
+    services_versions,
 )
 
 urlpatterns = [
@@ -26,6 +27,13 @@ urlpatterns = [
     path("<slug:name>/timeline/", services_overview.timeline, name="service-timeline"),
     path("<slug:name>/replicas/", services_overview.replicas, name="service-replicas"),
     path("<slug:name>/figures/", services_overview.figures, name="service-figures"),
+    path("<slug:name>/versions/", services_versions.overview, name="service-versions"),
+    path("<slug:name>/versions/table/", services_versions.table, name="service-versions-table"),
+    path("<slug:name>/versions/traffic/", services_versions.traffic, name="service-traffic"),
+    path("<slug:name>/versions/promote/", services_versions.promote, name="service-promote"),
+    path("<slug:name>/versions/undo/", services_versions.undo, name="service-promote-undo"),
+    path("<slug:name>/versions/control/", services_versions.control, name="service-control"),
+    path("<slug:name>/versions/delete/", services_versions.delete, name="service-version-delete"),
     path("<slug:name>/test/", services_try.try_page, name="service-test"),
     path("<slug:name>/test/send/", services_try.send, name="service-test-send"),
     path("<slug:name>/consume/", services_access.consume, name="service-consume"),

@@ -115,6 +115,11 @@
     confirm(asker.dataset.confirm, asker.dataset.confirmAction).then((yes) => {
       if (!yes) return;
       confirmed.add(form);
+      if (!form.isConnected) {
+        // its live part was read again while the question stood; a form in no page submits nothing
+        form.hidden = true;
+        document.body.append(form);
+      }
       form.requestSubmit(submitter && submitter.form === form ? submitter : undefined);
     });
   }, true);
