@@ -21,6 +21,7 @@ from router import admin_client
 class TlsView:
     """What a page says of a cluster's TLS. `tone` is empty, "warn" (30 days or less) or "bad"."""
 
+    cluster: str
     cname: str
     not_after: datetime
     tone: str
@@ -49,6 +50,7 @@ def tls_view(cluster: Cluster, now: datetime) -> TlsView | None:
     if cluster.tls_not_after is None:
         return None
     return TlsView(
+        cluster=cluster.name,
         cname=cluster.tls_cname,
         not_after=cluster.tls_not_after,
         tone=tls.expiry_tone(cluster.tls_not_after, now),

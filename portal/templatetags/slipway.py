@@ -37,11 +37,12 @@ _IDLE, _UNKNOWN = ("idle", "s-idle"), ("idle", "s-unknown")
 _STATES: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
         ("healthy", "succeeded", "ready", "pass", "passed", "ok", "done", "active", "on", "enabled",
-         "connected", "in_rotation", "fresh", "current"),
+         "connected", "in_rotation", "fresh", "current", "applied"),
         _OK,
     ),
     **dict.fromkeys(
-        ("failed", "crashed", "fail", "error", "failure", "unreachable", "offline", "lost"), _BAD
+        ("failed", "crashed", "fail", "error", "failure", "unreachable", "offline", "lost", "refused"),
+        _BAD,
     ),
     **dict.fromkeys(
         ("unhealthy", "unschedulable", "warning", "stale", "degraded", "late", "prevented"), _WARN

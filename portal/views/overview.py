@@ -8,6 +8,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from portal import overview as reads
+from portal import router_view
 from portal.access import requires
 from portal.models import Role
 
@@ -33,7 +34,12 @@ def _deployments() -> dict[str, Any]:
 @require_safe
 @requires(Role.VIEWER)
 def overview(request: HttpRequest) -> HttpResponse:
-    context = {**_services(), **_clusters(), **_deployments()}
+    context = {
+        **_services(),
+        **_clusters(),
+        **_deployments(),
+        "expiring": router_view.expiring(timezone.now()),
+    }
     return render(request, "overview/overview.html", context)
 
 
