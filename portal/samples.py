@@ -11,6 +11,7 @@ from deployments.registry.models import ModelVersion
 from deployments.services.models import Service
 from portal.json_text import pretty as pretty_json
 
+PIN_HEADER = "azureml-model-deployment"
 # What no-code scikit-learn serving takes; a shape to fill in where no sample was registered.
 EXAMPLE = '{"data": [[0.0, 0.0]]}'
 
@@ -36,12 +37,14 @@ def sample_body(service: Service, *, pretty: bool = False) -> str:
     return pretty_json(value) if pretty else json.dumps(value)
 
 
-def curl(service: Service, body: str) -> str:
-    """A command that works once SLIPWAY_KEY holds a key of the service."""
+def curl(service: Service, body: str, version: str = "") -> str:
+    """A command that works once SLIPWAY_KEY holds a key of the service; `version` pins one."""
     lines = [f"curl {shlex.quote(service.scoring_uri)}"]
     if service.auth_enabled or service.token_auth_enabled:
         lines.append('  -H "Authorization: Bearer $SLIPWAY_KEY"')
     lines.append("  -H 'Content-Type: application/json'")
+    if version:
+        lines.append(f"  -H {shlex.quote(f'{PIN_HEADER}: {version}')}")
     lines.append(f"  -d {shlex.quote(body)}")
     return " \\\n".join(lines)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from django import forms
 
-from deployments.services.models import Service
+from deployments.services.models import Service, version_name_validator
 from deployments.types import ServiceState
 from portal.forms.fields import set_choices
 
@@ -92,6 +92,7 @@ class RegenerateForm(forms.Form):
 
 class RollBackForm(forms.Form):
     revision = forms.IntegerField(min_value=1)
+    version = forms.CharField(required=False, max_length=32, validators=[version_name_validator])
 
 
 class TryForm(forms.Form):

@@ -12,12 +12,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from deployments.errors import SlipwayError
-from deployments.services import changes, keys
+from deployments.services import changes, keys, versions
 from deployments.services.models import Service
 from portal.access import person, requires
 from portal.forms.services import AccessForm, DeleteForm, RegenerateForm
 from portal.models import Role
-from portal.samples import sample_body, samples
+from portal.samples import PIN_HEADER, curl, sample_body, samples
 from portal.views.services_deploy import settings_page
 from portal.views.services_shared import get_service, page
 from portal.views.services_tokens import issue_form, listed
@@ -27,8 +27,13 @@ from portal.views.services_tokens import issue_form, listed
 @require_GET
 def consume(request: HttpRequest, name: str) -> HttpResponse:
     service = get_service(name)
+    body = sample_body(service)
+    shares = versions.shares(versions.rows_of(service))
     context = {
-        "samples": samples(service, sample_body(service)),
+        "samples": samples(service, body),
+        "shares": shares,
+        "pinned": curl(service, body, next(reversed(shares), "")),
+        "pin_header": PIN_HEADER,
         "issue_form": issue_form(person(request)),
         **listed(service),
     }

@@ -45,11 +45,18 @@ def _timeline(service: Service) -> dict[str, Any]:
     }
 
 
-def _replicas(service: Service) -> dict[str, Any]:
+def _replicas(service: Service, version: str = "") -> dict[str, Any]:
+    """All replicas, or those of one version; those of a version that was deleted are among all."""
     seen = seen_at(service)
+    rows = {row.name: row for row in service.versions.all()}
+    only = rows.get(version)
+    found = replica_views(service.replicas)
     return {
         "service": service,
-        "replicas": replica_views(service.replicas),
+        "versions": list(rows),
+        "version": only.name if only is not None else "",
+        "desired": service.desired_replicas if only is None else only.desired_replicas,
+        "replicas": [view for view in found if only is None or view.replica.version == only.name],
         "seen_at": seen,
         "stale": is_stale(seen, timezone.now()),
     }
@@ -105,7 +112,8 @@ def timeline(request: HttpRequest, name: str) -> HttpResponse:
 @requires(Role.VIEWER)
 @require_GET
 def replicas(request: HttpRequest, name: str) -> HttpResponse:
-    return render(request, "services/_replicas.html", _replicas(get_service(name)))
+    context = _replicas(get_service(name), request.GET.get("version", ""))
+    return render(request, "services/_replicas.html", context)
 
 
 @requires(Role.VIEWER)
