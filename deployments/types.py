@@ -215,8 +215,10 @@ class TokenKey:
 class RouterSpec:
     """How a cluster's router is set up; whatever is not one service's. `generation` counts up.
 
-    `token_keys` holds the key that signs now first, then the one before it. `revoked_tokens` are
-    lower-case hex SHA-256 digests of whole tokens that were revoked and have not expired yet.
+    `token_keys` holds the newest key first, then the one before it. `revoked_tokens` are the ids
+    (`jti`) of tokens that were revoked and have not expired yet. Ids and not digests of whole tokens:
+    whoever holds one can write its ECDSA signature in other ways that are just as good, and a digest
+    would know only one of them.
     """
 
     generation: int = 0

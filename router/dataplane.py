@@ -26,6 +26,7 @@ from router.haproxy.render import BackendShape, Placed, RouterConfig
 from router.haproxy.slots import Slot, State, Wanted
 from router.haproxy.stats import BackendFigures, Counters, Server, Worker
 from router.look import Look
+from router.token_maps import TokenMaps
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class DataPlane:
         self.haproxy = haproxy
         self.settings = settings
         self.following = Following(haproxy.paths.folder / "applied.json", monotonic)
+        self.token_maps = TokenMaps(haproxy, monotonic, clock)
         self.backends: dict[Key, str] = {}
         self.shapes: tuple[BackendShape, ...] = ()
         self.slots: dict[str, tuple[Slot, ...]] = {}
@@ -131,6 +133,8 @@ class DataPlane:
         `spec` None: the settings could not be read, and stay what they are.
         """
         self.following.ask(spec)
+        # a revoked token is refused whatever becomes of the other settings
+        self.token_maps.want(self.following.asked or self.following.spec, services)
         if self.haproxy.running() is None and not await self.haproxy.recover():
             await self._start(services, wanted)
         elif not self._ready:
@@ -259,9 +263,21 @@ class DataPlane:
                 now=self._clock(),
             )
         self.unplaced = tuple(unplaced)
-        if not commands:
+        if commands:
+            await self._tell(commands, want_maps, source)
+        else:
             self._mapped = source
-            return
+        # after the maps: a service that takes no tokens any more must not have one verified again
+        if self.following.spec.token_keys and not self._outdated:
+            self.told += await self.token_maps.follow(self._tell_old_workers)
+
+    async def _tell(
+        self,
+        commands: Sequence[str],
+        want_maps: dict[str, dict[str, str]],
+        source: tuple[object, object, object],
+    ) -> None:
+        now = self._monotonic()
         self.told += len(commands)
         await self._tell_old_workers(commands)
         self._maps = self._mapped = None  # until all of it went through
@@ -289,6 +305,7 @@ class DataPlane:
             body_socket=str(paths.body_socket),
             backends=tuple(shapes),
             connections=connections,
+            log_socket=str(paths.log_socket),
             slot_folder=None if self.links.folder is None else str(self.links.folder),
         )
         return setup.configured(config, spec, self.settings.tls_port)
@@ -353,6 +370,7 @@ class DataPlane:
         log.info("started HAProxy on %s:%d", self.settings.bind, self.settings.port)
         self.backends, self.shapes, self.slots = asked.backends, asked.shapes, fresh
         self._ready, self._outdated, self.old_workers = True, False, ()
+        self.token_maps.started()
 
     async def _install(
         self,
@@ -360,6 +378,7 @@ class DataPlane:
         rows: Mapping[str, Sequence[Slot]],
         maps: Mapping[str, Mapping[str, str]],
         spec: RouterSpec,
+        verified: Mapping[str, str] | None = None,
     ) -> str:
         config = self._config(shapes, spec)
         placed = {
@@ -370,7 +389,7 @@ class DataPlane:
             }
             for name, row in rows.items()
         }
-        files = self._files(config, maps, spec)
+        files = self._files(config, maps, spec) | self.token_maps.files(verified or {})
         await self.haproxy.install(render.render(config, placed), files)
         self._maps, self._mapped = {name: dict(entries) for name, entries in maps.items()}, None
         self._maps_at = self._monotonic()
@@ -385,7 +404,7 @@ class DataPlane:
         since = gates.entries(maps[render.TIMEOUTS_MAP], self._clock())
         files[render.GATES_MAP] = pool.map_text(since)
         files["router.lua"] = render.render_lua(config)
-        return files | setup.files(spec)
+        return files | self.token_maps.files({}) | setup.files(spec)
 
     async def _grow(self, asked: pool.Assignment) -> None:
         """Reload for what the services ask for; refused, it is tried again in a while."""
@@ -416,7 +435,8 @@ class DataPlane:
             await self._read_maps()
         maps = self._maps or {}
         log.warning("reloading HAProxy: %s", "; ".join(why) or "its configuration changed")
-        shape = await self._install(asked.shapes, rows, maps, spec)
+        verified = await self._still_verified(spec)
+        shape = await self._install(asked.shapes, rows, maps, spec, verified)
         try:
             await self.haproxy.reload(shape)
         except PermanentError:
@@ -426,7 +446,16 @@ class DataPlane:
         self.reloads += 1
         self.shapes, self.slots, self._outdated = asked.shapes, rows, False
         self._gates = None
+        self.token_maps.started()
         self.old_workers = stats.parse_processes(await self.haproxy.master.ask("show proc")).old
+
+    async def _still_verified(self, spec: RouterSpec) -> dict[str, str]:
+        """What a new worker need not verify again. With other keys everything is: a key goes because
+        nobody should be let in by it any more."""
+        keys = self.following.spec.token_keys
+        if not keys or keys != spec.token_keys or self._outdated:
+            return {}
+        return await self.token_maps.verified()
 
     async def _follow(self, asked: pool.Assignment) -> None:
         """Bring HAProxy to the cluster's settings. What it refuses changes nothing but the status."""
@@ -510,6 +539,7 @@ class DataPlane:
         }
         self._look = Look()
         self._ready = True
+        self.token_maps.found()
         log.info(
             "adopted HAProxy worker %d with %d replicas of %d versions",
             worker.pid,

@@ -7,12 +7,14 @@ old worker. Every call has a deadline. What cannot be reached is `Unavailable`, 
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from deployments.errors import PermanentError, Unavailable
 
 _PROMPT = b"\n> "
+_DIGEST = re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])")
 _BATCH = 400  # commands a connection
 _BUFFER = 2**20
 
@@ -106,11 +108,8 @@ def accepted(command: str, answer: str) -> bool:
 
 
 def shown(command: str) -> str:
-    """The command as a log may hold it: the digests of keys are nobody's business."""
-    words = command.split()
-    if len(words) > 3 and words[2] == "keys.map":
-        words[3] = f"***:{words[3].partition(':')[2]}"
-    return " ".join(words)
+    """The command as a log may hold it: digests of keys and tokens are nobody's business."""
+    return _DIGEST.sub("***", command)
 
 
 @contextlib.asynccontextmanager
