@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from deployments.types import AuthSpec, ServiceSpec
-from router.haproxy import render
+from router.haproxy import render, request_line
 from router.haproxy.render import BackendShape
 
 _SURGE = 2  # slots beyond the most replicas wanted: those that leave still stand in theirs
@@ -126,6 +126,8 @@ def maps(
             backend = backends[key]
             wanted[render.VERSIONS_MAP][str(key)] = backend
             wanted[render.TIMEOUTS_MAP][backend] = str(version.revision.scoring_timeout_ms)
+            if version.revision.request_log:
+                wanted[request_line.LOGGED_MAP][backend] = "on"
             if key in retry_after:
                 wanted[render.RETRY_MAP][backend] = str(retry_after[key])
         wanted[render.ROUTES_MAP][spec.name] = backends[default_version(spec)]
@@ -149,6 +151,7 @@ def _open(auth: AuthSpec) -> bool:
 
 # Where each map stands when something is added; the other way round when something goes.
 _ADD_ORDER = (
+    request_line.LOGGED_MAP,
     render.TIMEOUTS_MAP,
     render.RETRY_MAP,
     render.KEYS_MAP,

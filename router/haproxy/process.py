@@ -46,6 +46,7 @@ class Paths:
     stats_socket: Path
     master_socket: Path
     body_socket: Path
+    log_socket: Path  # the loop's: the request log comes in there
 
     @classmethod
     def of(cls, folder: Path, run: Path, cluster: str) -> "Paths":
@@ -55,6 +56,7 @@ class Paths:
             stats_socket=run / f"haproxy-{cluster}.sock",
             master_socket=run / f"master-{cluster}.sock",
             body_socket=run / f"body-{cluster}.sock",
+            log_socket=run / f"requests-{cluster}.sock",
         )
 
     @property

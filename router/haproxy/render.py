@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from deployments.types import CustomLines
+from router.haproxy import request_line
 from router.samples import BUCKET_BOUNDS_US
 
 # Counters of the stick table `counters`, one entry per backend; the histogram follows them.
@@ -29,31 +30,10 @@ KEYS_MAP = "keys.map"  # upper-case SHA-256 of a key:service -> allowed
 OPEN_MAP = "open.map"  # service that asks for no key -> open
 TIMEOUTS_MAP = "timeouts.map"  # backend -> scoring timeout, milliseconds
 RETRY_MAP = "retry.map"  # backend -> seconds a client should wait after 503
-MAPS = (ROUTES_MAP, VERSIONS_MAP, KEYS_MAP, OPEN_MAP, TIMEOUTS_MAP, RETRY_MAP)
+MAPS = (ROUTES_MAP, VERSIONS_MAP, KEYS_MAP, OPEN_MAP, TIMEOUTS_MAP, RETRY_MAP, request_line.LOGGED_MAP)
 # backend -> epoch seconds since when a replica may still be at work on what HAProxy has given up: its
 # gate may refuse then, and refused requests go on to another replica. HAProxy itself adds to it.
 GATES_MAP = "gates.map"
-
-# A request's line in the request log: one datagram, values in this order with a tab between them.
-# Times are milliseconds, -1 where a request did not come so far; a value that is not there is "-".
-LOG_FIELDS = (
-    "at",  # epoch milliseconds when the request came
-    "service",
-    "version",
-    "request_id",
-    "client_request_id",
-    "method",
-    "operation",  # score or swagger.json
-    "status",
-    "queue_ms",
-    "service_ms",
-    "total_ms",
-    "bytes_in",
-    "bytes_out",
-    "replica",  # the slot, as backend/server: the loop knows which replica stands there
-    "who",  # primary, secondary, token:<subject>, or - where the service is open
-    "termination_state",
-)
 
 _ID = "^[A-Za-z0-9._:+/=@-]{1,100}$"  # nothing that could break out of a header or a JSON string
 _LONGEST_ID = 100
@@ -110,6 +90,7 @@ class RouterConfig:
     # Where each slot has a link to its replica's unix socket, and one to where that answers checks;
     # None: replicas have a host and a port.
     slot_folder: str | None = None
+    log_socket: str = ""  # the loop's, to which lines of the request log are written; "": none are
 
 
 def backend_name(index: int) -> str:
@@ -150,6 +131,7 @@ def render_with(
     parts = [
         _global(config, description),
         _base_defaults(config),
+        *filter(None, (request_line.ring(config.log_socket),)),
         _main_frontend(config),
         _body_frontend(config),
         _counters(config),
@@ -206,6 +188,8 @@ defaults base
 def _main_frontend(config: RouterConfig) -> str:
     too_long = f"-m len {_LONGEST_ID + 1}:1000000"
     lines = [
+        *request_line.frontend(config.log_socket),
+        *request_line.silent(config.log_socket),
         "# ids: kept when given and safe, made otherwise",
         "unique-id-format %[uuid()]",
         "http-request set-var(txn.t0) date(0,us)",
@@ -248,6 +232,7 @@ def _main_frontend(config: RouterConfig) -> str:
             "if { var(txn.pin) -m found } { var(txn.be) -m str none }",
         ),
         "http-request track-sc0 var(txn.be) table counters",
+        *request_line.loud(config.log_socket),
         "acl score var(txn.op) -m str score",
         "acl swagger var(txn.op) -m str swagger.json",
         _answer(404, "NotFound", "No such path", "if !score !swagger"),
