@@ -40,8 +40,8 @@ def router_spec(cluster: Cluster, now: datetime | None = None) -> RouterSpec:
         IssuedToken.objects.filter(
             cluster=cluster, revoked_at__isnull=False, expires_at__gt=expired
         )
-        .order_by("digest")
-        .values_list("digest", flat=True)
+        .order_by("jti")
+        .values_list("jti", flat=True)
     )
     return RouterSpec(
         generation=cluster.router_generation,

@@ -177,7 +177,6 @@ class IssuedToken(models.Model):
         Service, null=True, on_delete=models.SET_NULL, related_name="tokens"
     )
     jti = models.CharField(max_length=40, unique=True)
-    digest = models.CharField(max_length=64)  # lower-case hex SHA-256 of the whole token
     kid = models.CharField(max_length=40)
     subject = models.CharField(max_length=150)
     issued_at = models.DateTimeField()

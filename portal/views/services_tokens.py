@@ -1,7 +1,7 @@
 """A service's tokens: issued, shown once, listed, revoked.
 
 A token is in exactly one answer, the one to the click that issued it, which is not cached. Nothing
-could show it a second time: its row holds a digest.
+could show it a second time: its row holds its id alone.
 """
 
 import shlex
