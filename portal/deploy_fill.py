@@ -13,7 +13,15 @@ from deployments.environments.models import Environment
 from deployments.errors import InvalidInput
 from deployments.services import config, inference, keys
 from portal import brought
-from portal.forms.deploy import AUTOSCALE, BROUGHT, ENTRY_SCRIPT, FIXED, UPLOAD, DeployForm
+from portal.forms.deploy import (
+    AUTOSCALE,
+    BROUGHT,
+    ENTRY_SCRIPT,
+    FIXED,
+    UPLOAD,
+    DeployForm,
+    takes_namespace,
+)
 
 _LARGEST = 256 * 1024  # bytes of one of these files
 _FILES = {
@@ -21,12 +29,10 @@ _FILES = {
     "condafile": "the conda file",
     "deploymentconfig": "deploymentconfig.json",
 }
-_WITHOUT_PLACE = {
-    "token_auth_enabled": "tokenAuthEnabled: access with tokens is not part of this form.",
-    "collect_model_data": "dataCollection.storageEnabled: data collection is not part of this form.",
-    "enable_app_insights": "appInsightsEnabled: request logging is not part of this form.",
-    "namespace": "namespace: services have no namespace on this kind of cluster.",
-}
+_NO_NAMESPACE = "namespace: no Kubernetes cluster is attached, and the others have no namespaces."
+_NOT_COLLECTED = (
+    "dataCollection.storageEnabled: kept, but this version of Slipway collects no model data."
+)
 
 
 @dataclass(slots=True)
@@ -87,9 +93,11 @@ def _deployment(text: str, filled: Filled, user: AbstractBaseUser) -> None:
     filled.unknown += [("deploymentconfig.json", key) for key in unknown]
     _keys(values.pop("primary_key", None), values.pop("secondary_key", None), filled, user)
     filled.notes += _rules_broken(values)
-    for name, note in _WITHOUT_PLACE.items():
-        if values.pop(name, None):
-            filled.notes.append(note)
+    if values.get("namespace") and not takes_namespace(None):
+        del values["namespace"]
+        filled.notes.append(_NO_NAMESPACE)
+    if values.get("collect_model_data"):
+        filled.notes.append(_NOT_COLLECTED)
     enabled = values.pop("autoscale_enabled", None)
     if enabled is False or (enabled is None and values.get("num_replicas") is not None):
         filled.values["replicas_mode"] = FIXED

@@ -113,11 +113,7 @@ def _lines(data: dict[str, Any], service: Service | None, cluster: Cluster | Non
         if data.get("brought_keys"):
             lines.append("Its keys become those of deploymentconfig.json.")
         elif service is None:
-            lines.append(
-                "Two keys are made for it."
-                if config.auth_enabled
-                else "Anyone who reaches the router may score: no key is asked for."
-            )
+            lines.append(_access(config))
     return lines
 
 
@@ -134,6 +130,16 @@ def _revision(service: Service, name: str) -> str:
     of = f", version {own.name}" if len(rows) > 1 else ""
     until = " What serves now goes on until the new replicas answer." if own.current_id else ""
     return f"{said}{of}.{until}"
+
+
+def _access(config: DeploymentConfig) -> str:
+    if config.auth_enabled:
+        return "Two keys are made for it" + (
+            ", and tokens let requests in too." if config.token_auth_enabled else "."
+        )
+    if config.token_auth_enabled:
+        return "Only tokens let requests in, not keys."
+    return "Anyone who reaches the router may score: no key and no token is asked for."
 
 
 def _serving(data: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ LABELS: dict[str, str] = {
     "replica_max_concurrent_requests": "Requests at once per replica",
     "max_request_wait_time": "Longest wait in the queue, ms",
     "scoring_timeout_ms": "Scoring timeout, ms",
-    "auth_enabled": "Requests need a key",
+    "auth_enabled": "Requests may bring a key",
     "token_auth_enabled": "Requests may bring a token",
     "collect_model_data": "Model data collection",
     "enable_app_insights": "Request logging",

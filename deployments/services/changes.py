@@ -21,7 +21,7 @@ from deployments.environments.models import Environment
 from deployments.errors import Conflict, InvalidInput, NotFound
 from deployments.queue import enqueue_deployment
 from deployments.registry.models import Blob, ModelVersion
-from deployments.services import keys, no_code, placement, sources, versions
+from deployments.services import cors, keys, no_code, placement, sources, versions
 from deployments.services.apply import apply_on_commit
 from deployments.services.config import DeploymentConfig, from_values, problems
 from deployments.services.models import (
@@ -328,7 +328,7 @@ def update_access(
     given: dict[str, Any] = {
         "auth_enabled": auth_enabled,
         "token_auth_enabled": token_auth_enabled,
-        "cors_origins": list(cors_origins) if cors_origins is not None else None,
+        "cors_origins": list(cors.origins(cors_origins)) if cors_origins is not None else None,
         "description": description,
         "tags": dict(tags) if tags is not None else None,
         "properties": {**service.properties, **properties} if properties is not None else None,
@@ -426,7 +426,7 @@ def _create_service(
         properties=dict(request.properties or {}),
         auth_enabled=config.auth_enabled,
         token_auth_enabled=config.token_auth_enabled,
-        cors_origins=list(request.cors_origins or ()),
+        cors_origins=list(cors.origins(request.cors_origins or ())),
         primary_key=keys.encrypt(primary),
         secondary_key=keys.encrypt(secondary),
         created_by_id=actor.pk if actor else None,
@@ -440,7 +440,7 @@ def _update_service(service: Service, request: DeployRequest, config: Deployment
         "token_auth_enabled": config.token_auth_enabled,
     }
     if request.cors_origins is not None:
-        access["cors_origins"] = list(request.cors_origins)
+        access["cors_origins"] = list(cors.origins(request.cors_origins))
     if request.keys is not None and request.keys != keys.read(service):
         access["primary_key"], access["secondary_key"] = map(keys.encrypt, request.keys)
     words: dict[str, Any] = {}

@@ -52,6 +52,9 @@ _PLAIN_FIELDS = (
     "success_threshold",
     "failure_threshold",
 )
+_TICKED_FIELDS = ("collect_model_data", "enable_app_insights")
+# Boxes that a browser does not send when they are empty.
+TICKS = (*_TICKED_FIELDS, "auth_enabled", "token_auth_enabled")
 ADVANCED_FIELDS = _PLAIN_FIELDS[6:]
 
 
@@ -85,6 +88,13 @@ def _brought_label(text: str) -> str:
         found = None
     name = found.name if found is not None else ""
     return f"{name or 'The one'} of inferenceconfig.json, made when this is deployed"
+
+
+def takes_namespace(cluster: Cluster | None) -> bool:
+    """Whether services of the cluster have a namespace; without one, whether any cluster's have."""
+    if cluster is not None:
+        return cluster.kind == Cluster.Kind.KUBERNETES
+    return Cluster.objects.filter(kind=Cluster.Kind.KUBERNETES).exists()
 
 
 class DeployForm(forms.Form):
@@ -219,11 +229,37 @@ class DeployForm(forms.Form):
     success_threshold = _number("Successes to be alive", default=1)
     failure_threshold = _number("Failures to be restarted", default=3)
 
+    enable_app_insights = forms.BooleanField(
+        label="Log requests",
+        required=False,
+        help_text="For each request: when, which, its code and times, its size, who sent it. "
+        "Never what was in it.",
+    )
+    collect_model_data = forms.BooleanField(
+        label="Collect model data",
+        required=False,
+        help_text="Kept with the revision, as Azure’s files have it. Nothing is collected by it: this "
+        "version of Slipway stores no inputs and no predictions of replicas.",
+    )
+    namespace = forms.CharField(
+        label="Kubernetes namespace",
+        required=False,
+        max_length=63,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        help_text="Empty: the cluster’s own. On a Kubernetes cluster only.",
+    )
+
     auth_enabled = forms.BooleanField(
-        label="Requests need a key",
+        label="Requests may bring a key",
         required=False,
         initial=True,
-        help_text="Without it, anyone who reaches the router may score.",
+        help_text="Two keys are made; either lets a request in.",
+    )
+    token_auth_enabled = forms.BooleanField(
+        label="Requests may bring a token",
+        required=False,
+        help_text="Tokens are issued under Consume and expire by themselves. With neither keys nor "
+        "tokens, anyone who reaches the router may score.",
     )
     note = forms.CharField(
         label="Why this revision",
@@ -243,7 +279,10 @@ class DeployForm(forms.Form):
         if service is not None:
             for name in ("name", "cluster", "description", "tags"):
                 del self.fields[name]
-            del self.fields["auth_enabled"]
+            for name in ("auth_enabled", "token_auth_enabled"):
+                del self.fields[name]
+        if not takes_namespace(service.cluster if service is not None else None):
+            del self.fields["namespace"]
         else:
             del self.fields["version"]
         set_choices(self, "environment", self._environments())
@@ -313,6 +352,10 @@ class DeployForm(forms.Form):
 
     def _check_config(self, data: dict[str, Any]) -> None:
         values = {name: data.get(name) for name in _PLAIN_FIELDS}
+        values |= {name: bool(data.get(name)) for name in _TICKED_FIELDS}
+        if "namespace" in self.fields:
+            values["namespace"] = data.get("namespace")
+            self._check_namespace(data)
         if data.get("replicas_mode") == FIXED:
             values |= {"autoscale_enabled": False, "num_replicas": data.get("num_replicas")}
         else:
@@ -320,6 +363,7 @@ class DeployForm(forms.Form):
             values |= {"autoscale_enabled": True}
         if self.service is None:
             values["auth_enabled"] = bool(data.get("auth_enabled"))
+            values["token_auth_enabled"] = bool(data.get("token_auth_enabled"))
         else:  # access is changed on its own; a revision must not bring back what it was
             values["auth_enabled"] = self.service.auth_enabled
             values["token_auth_enabled"] = self.service.token_auth_enabled
@@ -335,6 +379,13 @@ class DeployForm(forms.Form):
         if not found:
             data["config"] = config
             data["config_values"] = values
+
+    def _check_namespace(self, data: dict[str, Any]) -> None:
+        cluster = self.service.cluster if self.service is not None else data.get("cluster")
+        if data.get("namespace") and cluster is not None and not takes_namespace(cluster):
+            self.add_error(
+                "namespace", f"{cluster.name} is no Kubernetes cluster and has no namespaces."
+            )
 
     def add_problem(self, error: InvalidInput) -> None:
         """A room's complaint, beside the field it is about; above the form where there is none."""

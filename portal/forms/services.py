@@ -4,17 +4,17 @@ A form checks and converts; it stores nothing.
 """
 
 import json
-import re
 from typing import Any
 
 from django import forms
 
+from deployments.errors import InvalidInput
+from deployments.services import cors
 from deployments.services.models import Service, version_name_validator
 from deployments.types import ServiceState
 from portal.forms.fields import set_choices
 
 LARGEST_BODY = 100 * 10**6  # bytes; the router's limit
-_ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?")
 
 
 class ServiceFilter(forms.Form):
@@ -55,19 +55,16 @@ class AccessForm(forms.Form):
         widget=forms.Textarea(
             attrs={"rows": 3, "placeholder": "https://app.example.com", "spellcheck": "false"}
         ),
-        help_text="One origin a line, such as https://app.example.com. Empty: no page of another origin.",
+        help_text="One origin a line, such as https://app.example.com, or * for every page. Empty: no "
+        "page of another origin. The router answers the browser’s question (OPTIONS) itself.",
     )
 
     def clean_cors_origins(self) -> list[str]:
         text = self.cleaned_data["cors_origins"].replace(",", "\n")
-        origins = [line.strip().rstrip("/") for line in text.splitlines() if line.strip()]
-        for origin in origins:
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise forms.ValidationError(
-                    f"{origin[:80]} is not an origin; write scheme, host and port only, such as "
-                    "https://app.example.com, or * for every page."
-                )
-        return list(dict.fromkeys(origins))
+        try:
+            return list(cors.origins(line for line in text.splitlines() if line.strip()))
+        except InvalidInput as error:
+            raise forms.ValidationError(error.message) from error
 
 
 class DeleteForm(forms.Form):

@@ -25,6 +25,7 @@ from portal.forms.deploy import (
     EDITOR,
     ENTRY_SCRIPT,
     KEPT,
+    TICKS,
     UPLOAD,
     CapacityForm,
     DeployForm,
@@ -334,5 +335,5 @@ def _sent(data: QueryDict | Any) -> dict[str, Any]:
     """What was sent, as initial values: a list for the models, a flag for each checkbox."""
     values: dict[str, Any] = {name: data.get(name) for name in data}
     values["models"] = data.getlist("models")
-    values["auth_enabled"] = bool(data.get("auth_enabled"))
+    values |= {name: bool(data.get(name)) for name in TICKS}
     return values
