@@ -77,6 +77,9 @@ def main() -> int:
             run = Suites(programs, cores, length(chosen), wanted, _say)
             _say(_setting(cores, run.length))
             run.run()
+    except KeyboardInterrupt:
+        print("bench/router: stopped; nothing of it runs any more", file=sys.stderr)
+        return 130
     except BenchError as error:
         print(f"bench/router: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """Closed-loop load by wrk: as many requests as go through, on a fixed number of connections."""
 
+import http.client
 import json
 import subprocess
 from collections.abc import Iterable
@@ -39,6 +40,25 @@ class Target:
     pids: tuple[int, ...]
     token: str = "none"
     path: str = SCORE
+
+
+def answering(target: Target) -> Target:
+    """The target itself, once one request of its kind was answered 200. Raises BenchError."""
+    connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=10)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {target.token}"}
+    try:
+        connection.request("POST", target.path, BODY, headers)
+        answer = connection.getresponse()
+        said = answer.read(300).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise BenchError(
+            f"{target.name} does not answer: {error or type(error).__name__}"
+        ) from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise BenchError(f"{target.name} answers {answer.status}: {said}")
+    return target
 
 
 def wrk(

@@ -16,6 +16,7 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from bench.routing.processes import BenchError, family, pin
 from deployments.home import Home
@@ -24,8 +25,10 @@ from deployments.types import (
     EnvironmentSpec,
     FileSpec,
     RevisionSpec,
+    RouterSpec,
     Scaling,
     ServiceSpec,
+    TokenKey,
     VersionSpec,
 )
 from router.dataplane import DataPlane, Settings
@@ -62,11 +65,13 @@ class Ours:
     server_close: bool = False
     trouble: BaseException | None = None
     ready: bool = False
+    reloaded: bool = False  # while it was measured
 
     def __post_init__(self) -> None:
         home = Home(self.folder)
         home.ensure()
-        self.haproxy = HAProxy(find_binary(), Place("bench", home).paths)
+        self._place = Place("bench", home)
+        self.haproxy = HAProxy(find_binary(), self._place.paths)
         self._signing = ec.generate_private_key(ec.SECP256R1())
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="data plane", daemon=True)
@@ -89,6 +94,13 @@ class Ours:
             pin(pid, self.core)
         return pids
 
+    def steady(self) -> None:
+        """Raises BenchError when what was measured is not one worker with its readings going on."""
+        if self.trouble is not None:
+            raise BenchError(f"our data plane ended while it was measured: {self.trouble!r}")
+        if self.reloaded:
+            raise BenchError("our HAProxy was reloaded while it was measured")
+
     def close(self) -> None:
         self._stopping.set()
         if self._thread.ident is not None:
@@ -106,11 +118,14 @@ class Ours:
             headers={"kid": _KID},
         )
 
-    def connection_errors(self) -> int:
-        """Connections to replicas that HAProxy could not make."""
+    def links(self) -> dict[str, int]:
+        """Connections to replicas since HAProxy began: made (`connect`), and failed (`econ`)."""
         answer = asyncio.run(self.haproxy.runtime.ask(["show stat -1 4 -1"]))[0]
-        rows = csv.DictReader(answer.lstrip("# ").splitlines())
-        return sum(int(row["econ"] or 0) for row in rows)
+        rows = list(csv.DictReader(answer.lstrip("# ").splitlines()))
+        return {
+            name: sum(int(row[name] or 0) for row in rows if row["pxname"].startswith("be_"))
+            for name in ("connect", "econ")
+        }
 
     def _run(self) -> None:
         try:
@@ -120,7 +135,9 @@ class Ours:
 
     async def _ticks(self) -> None:
         """As the product's loop does: figures at every tick, counters once a second."""
-        plane = Plane(self.haproxy, Settings("127.0.0.1", self.port))
+        links = self._place.slots if self.addresses[0].startswith("unix:") else None
+        settings = Settings("127.0.0.1", self.port, slot_folder=links)
+        plane = Plane(self.haproxy, settings)
         plane.server_close = self.server_close
         services = (
             _service("bench", AuthSpec(key_digests=_digests(KEY, f"second-{KEY}"))),
@@ -133,14 +150,22 @@ class Ours:
             )
             for service in services
         }
+        public = self._signing.public_key().public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+        spec = RouterSpec(generation=1, token_keys=(TokenKey(_KID, public.decode()),))
         second = 0
         while not self._stopping.is_set():
-            await plane.prepare(services, wanted)
+            await plane.prepare(services, wanted, spec)
             turned = int(time.time()) != second
             second = int(time.time())
             reading = await plane.read(wanted, counters=turned)
             await plane.apply(reading, services, wanted, {})
-            self.ready = self.ready or len(plane.held()) == len(services) * len(self.addresses)
+            if not self.ready and len(plane.held()) == len(services) * len(self.addresses):
+                # the settings may take a reload: only the worker after it is the one to measure
+                self.ready = plane.following.due() is None and not plane.old_workers
+                self._reloads = plane.reloads
+            self.reloaded = self.ready and plane.reloads != self._reloads
             await asyncio.sleep(TICK)
 
 

@@ -13,7 +13,7 @@ from statistics import median
 
 from bench.routing import figures, ours, peers
 from bench.routing.figures import Round
-from bench.routing.load import SCORE, Target, interleaved, wrk
+from bench.routing.load import SCORE, Target, answering, interleaved, wrk
 from bench.routing.processes import CHECKOUT, BenchError, Cores, Programs, free_port
 
 THROUGHPUT = frozenset({"vs_haproxy", "jwt_vs_key", "vs_envoy", "vs_nginx", "vs_asyncio"})
@@ -32,11 +32,13 @@ class Length:
     throughput: int = 5
     added: int = 5
     body: int = 3
+    ray: int = 5
     new_connections: int = 60
+    beside: bool = True  # also measure what no goal speaks of: bare HAProxy in further modes
 
 
 FULL = Length()
-QUICK = Length(rounds=3, throughput=2, added=3, body=1, new_connections=8)
+QUICK = Length(rounds=3, throughput=2, added=2, body=1, ray=1, new_connections=6, beside=False)
 
 
 @dataclass
@@ -75,9 +77,10 @@ class Suites:
     def _guarded(self, keys: Collection[str], group: Callable[[], None]) -> None:
         try:
             group()
+            self.product.steady()
         except (BenchError, subprocess.TimeoutExpired) as error:
             for key in set(keys) & set(self.wanted):
-                self.measured.setdefault(key, None)
+                self.measured[key] = None
                 self.reasons.setdefault(key, str(error))
             self.say(f"not measured: {', '.join(sorted(keys))}: {error}")
 
@@ -103,7 +106,9 @@ class Suites:
         }  # fmt: skip
         for key, (name, make) in makers.items():
             if key in self.wanted:
-                self._guarded((key,), lambda n=name, m=make: targets.append(Target(n, *m())))
+                self._guarded(
+                    (key,), lambda n=name, m=make: targets.append(answering(Target(n, *m())))
+                )
         if "jwt_vs_key" in self.wanted:
             self._guarded(("jwt_vs_key",), lambda: targets.append(self._with_token()))
         rounds = interleaved(
@@ -123,15 +128,17 @@ class Suites:
         return peers.bare_haproxy(self.programs, self.cores.proxy, self.product.addresses)
 
     def _with_token(self) -> Target:
-        return self._ours("jwt", self.product.token(), SCORE.replace("bench", ours.TOKEN_SERVICE))
+        target = self._ours("jwt", self.product.token(), SCORE.replace("bench", ours.TOKEN_SERVICE))
+        return answering(target)
 
     def _ray(self) -> None:
-        ray = Target("ray", *peers.ray_serve(self.programs, self.cores.proxy, self.cores.load))
+        peer = peers.ray_serve(self.programs, self.cores.proxy, self.cores.load)
+        ray = answering(Target("ray", *peer))
         try:
             rounds = interleaved(
                 [self._ours(), ray],
                 self.length.rounds,
-                self.length.throughput,
+                self.length.ray,
                 self.cores,
                 self.programs.folder,
             )
@@ -139,7 +146,9 @@ class Suites:
             self.programs.stop("ray", patience=15)
         self._table("Beside Ray Serve, the same requests", rounds)
         found = figures.throughput(rounds)
-        self.measured |= {key: found[key] for key in ("vs_ray", "rps_ray", "cpu_us_ray")}
+        self.measured |= {
+            key: found[key] for key in ("vs_ray", "vs_ray_by_cpu", "rps_ray", "cpu_us_ray")
+        }
 
     # ---- latency -------------------------------------------------------------------------------
 
@@ -213,13 +222,13 @@ class Suites:
         self.programs.on_exit(product.close)
         pids = product.start()
         nginx = peers.nginx(self.programs, self.cores.proxy, reader, buffering=False, name="nginx")
-        bare = peers.bare_haproxy(self.programs, self.cores.proxy, addresses)
         targets = [
-            Target("direct", reader, ()),
-            Target("bare", *bare),
             Target("ours", product.port, pids, ours.KEY),
             Target("nginx", *nginx),
         ]
+        if self.length.beside:
+            bare = peers.bare_haproxy(self.programs, self.cores.proxy, addresses)
+            targets += [Target("direct", reader, ()), Target("bare", *bare)]
         for key, size in BODIES.items():
             if key not in self.wanted:
                 continue
@@ -239,11 +248,14 @@ class Suites:
             self.measured |= {f"{short}_{name}_ms": value for name, value in p50.items()}
         for name in ("nginx", "bare", "bodies"):
             self.programs.stop(name)
+        product.steady()
         product.close()
 
     # ---- a new connection for each request -----------------------------------------------------
 
     def _new_connections(self, socket: Path) -> None:
+        """As on a cluster of processes: unix sockets, and nothing kept. First beside bare HAProxy in
+        the same mode, then for as long as the connection tracking of TCP would not have stood it."""
         product = ours.Ours(
             self.programs.folder / "close",
             free_port(),
@@ -253,25 +265,41 @@ class Suites:
         )
         self.programs.on_exit(product.close)
         target = Target("ours", product.port, product.start(), ours.KEY)
-        before = _conntrack()
-        done = wrk(target, self.length.new_connections, self.cores, self.programs.folder)
-        tracked = None if before is None else (_conntrack() or 0) - before
-        refused = product.connection_errors()
+        seconds = self.length.new_connections
+        if self.length.beside:
+            addresses = (f"unix@{socket}",) * ours.REPLICAS
+            bare = peers.bare_haproxy(self.programs, self.cores.proxy, addresses, server_close=True)
+            rounds = interleaved(
+                [target, Target("bare", *bare)],
+                self.length.rounds,
+                self.length.throughput,
+                self.cores,
+                self.programs.folder,
+            )
+            self.programs.stop("bare")
+            self._table("A new connection per request to the replica, over unix sockets", rounds)
+            self.measured["vs_haproxy_new_connections"] = figures.throughput(rounds)["vs_haproxy"]
+        tracked, links = _conntrack(), product.links()
+        done = wrk(target, seconds, self.cores, self.programs.folder)
+        tracked = None if tracked is None else (_conntrack() or 0) - tracked
+        links = {name: count - links[name] for name, count in product.links().items()}
+        product.steady()
         product.close()
-        title = f"A new connection per request to the replica, {self.length.new_connections} s"
-        self._table(title, {"ours": [done]})
+        self._table(f"The same, ours alone for {seconds} s", {"ours": [done]})
         self.measured |= {
             "new_connections_rps": round(done.rps, 1),
-            "new_connections_failed": done.failed + refused,
+            "new_connections_failed": done.failed + links["econ"],
+            "new_connections_made": links["connect"],
             "new_connections_conntrack": tracked,
             "cpu_us_new_connections": round(done.cpu_us, 2),
         }
         self.say(
-            f"{done.requests:,} requests; HAProxy counts {refused} connection errors; "
+            f"{done.requests:,} requests on {links['connect']:,} connections to replicas, "
+            f"{links['econ']} of which could not be made; "
             + (
-                "no connection tracking here"
+                "nothing tracks connections here"
                 if tracked is None
-                else f"{tracked:+,} tracked connections"
+                else f"{tracked:+,} tracked by the kernel"
             )
         )
 

@@ -147,3 +147,25 @@ def test_a_body_is_answered_once_the_whole_of_it_was_read(reader: socket.socket)
             except TimeoutError:
                 continue
         assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_a_target_that_refuses_is_told_by_its_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = load.Target("jwt", listener.getsockname()[1], ())
+        answers = [b"200 OK", b"401 Unauthorized"]
+
+        def serve() -> None:
+            for status in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(
+                        b"HTTP/1.1 " + status + b"\r\ncontent-length: 9\r\n\r\nwrong key"
+                    )
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert load.answering(target) is target
+        with pytest.raises(BenchError, match="jwt answers 401: wrong key"):
+            load.answering(target)
+    with pytest.raises(BenchError, match="jwt does not answer"):
+        load.answering(target)
