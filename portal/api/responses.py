@@ -5,6 +5,7 @@ A view is an `endpoint`: it names the role it needs, and returns plain values. E
 that is not signed in gets 401 and no redirect to a sign-in page.
 """
 
+import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -95,6 +96,24 @@ def endpoint(needed: Role, *methods: str) -> Callable[[Callable[..., Any]], Call
         return guarded
 
     return decorate
+
+
+def json_of(request: HttpRequest) -> Any:
+    """The body; an empty object for one that is empty or is said to be something else."""
+    if "json" not in (request.content_type or ""):
+        return {}
+    try:
+        return json.loads(request.body or b"{}")
+    except ValueError as error:
+        raise InvalidInput("The body is not JSON.") from error
+
+
+def object_of(request: HttpRequest) -> dict[str, Any]:
+    """The body, which is a JSON object or empty."""
+    found = json_of(request)
+    if found is not None and not isinstance(found, dict):
+        raise InvalidInput("The body is a JSON object, or empty.")
+    return found or {}
 
 
 @csrf_exempt

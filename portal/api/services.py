@@ -9,11 +9,19 @@ GET /api/v1/deployments/<id>               one deployment with its steps
 from typing import Any
 
 from django.core.paginator import Paginator
+from django.db.models import Prefetch
 from django.http import HttpRequest
 
 from deployments.errors import NotFound
+from deployments.services import versions
 from deployments.services.config import DeploymentConfig, load_object, to_azure_json
-from deployments.services.models import Deployment, DeploymentState, Revision, Service
+from deployments.services.models import (
+    Deployment,
+    DeploymentState,
+    Revision,
+    Service,
+    ServiceVersion,
+)
 from deployments.services.specs import config_of
 from portal.api.responses import endpoint
 from portal.models import Role
@@ -34,12 +42,15 @@ _OPERATION = {
 def _services() -> Any:
     return (
         Service.objects.select_related("cluster", "current__environment", "created_by")
-        .prefetch_related("current__model_links__model_version__model")
+        .prefetch_related(
+            "current__model_links__model_version__model",
+            Prefetch("versions", ServiceVersion.objects.select_related("current")),
+        )
         .order_by("name")
     )
 
 
-def _named(name: str) -> Service:
+def named(name: str) -> Service:
     service = _services().filter(name=name).first()
     if service is None:
         raise NotFound(f"There is no service named {name}.", code="WebServiceNotFound")
@@ -59,12 +70,12 @@ def service_list(request: HttpRequest) -> dict[str, Any]:
 
 @endpoint(Role.VIEWER)
 def service_detail(request: HttpRequest, name: str) -> dict[str, Any]:
-    return service_json(_named(name))
+    return service_json(named(name))
 
 
 @endpoint(Role.VIEWER)
 def deployment_list(request: HttpRequest, name: str) -> dict[str, Any]:
-    service = _named(name)
+    service = named(name)
     rows = service.deployments.select_related("service", "revision", "created_by")
     return {
         "value": [
@@ -116,17 +127,43 @@ def service_json(service: Service) -> dict[str, Any]:
         "createdBy": service.created_by.username if service.created_by else None,
         "deploymentStatus": _replica_counts(service),
         "revision": current.number if current else None,
+        "versions": versions_json(service),
         **(_revision_json(current) if current else {"models": []}),
     }
 
 
-def _replica_counts(service: Service) -> dict[str, Any]:
+def versions_json(service: Service) -> dict[str, dict[str, Any]]:
+    """By name, as Azure's AksEndpoint has them."""
+    rows = list(service.versions.all())
+    shares = versions.shares(rows)
+    control = versions.control_of(rows)
+    return {
+        row.name: {
+            "name": row.name,
+            "isDefault": row.is_default,
+            "type": "Control" if row.name == control else "Treatment",
+            "trafficPercentile": shares[row.name],
+            "state": row.state or "Transitioning",
+            "error": {"message": row.state_cause} if row.state_cause else None,
+            "revision": row.current.number if row.current else None,
+            "deploymentStatus": _replica_counts(service, row),
+        }
+        for row in rows
+    }
+
+
+def _replica_counts(service: Service, version: ServiceVersion | None = None) -> dict[str, Any]:
+    """Of all replicas, or of those of one version."""
     if service.observed_at is None:
         return {"currentReplicas": None, "desiredReplicas": None, "availableReplicas": None}
-    phases = [row.get("phase") for row in service.replicas if isinstance(row, dict)]
+    phases = [
+        row.get("phase")
+        for row in service.replicas
+        if isinstance(row, dict) and (version is None or row.get("version") == version.name)
+    ]
     return {
         "currentReplicas": len([phase for phase in phases if phase != "stopped"]),
-        "desiredReplicas": service.desired_replicas,
+        "desiredReplicas": (service if version is None else version).desired_replicas,
         "availableReplicas": phases.count("ready"),
     }
 
@@ -169,6 +206,7 @@ def deployment_json(row: Deployment) -> dict[str, Any]:
         "state": _OPERATION[DeploymentState(row.state)],
         "step": row.step,
         "revision": row.revision.number,
+        "version": row.version_name,
         "createdTime": row.created_at.isoformat(),
         "endTime": row.finished_at.isoformat() if row.finished_at else None,
         "createdBy": row.created_by.username if row.created_by else None,

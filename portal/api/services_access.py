@@ -13,26 +13,23 @@ never both: a PATCH that would turn one on beside the other is refused with Azur
 portal allows it.
 """
 
-import json
 from datetime import timedelta
 from typing import Any, Literal, cast
 
-from django.contrib.auth.decorators import login_not_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.csrf import csrf_exempt
 
 from deployments.errors import InvalidInput, NotFound
 from deployments.services import changes, keys, tokens
 from deployments.services.models import Service
 from portal.access import person
 from portal.api import services
-from portal.api.responses import endpoint
+from portal.api.responses import endpoint, json_of, object_of
 from portal.models import Role
 
 _LISTED = 1000
-_BOTH = (
+BOTH_AUTHS = (
     "Error, cannot set token_auth_enabled without disabling key auth (set auth_enabled to False)."
 )
 # Azure's JSON paths and what they are here.
@@ -47,19 +44,11 @@ _PATCHABLE = {
 _TAKES = {bool: "true or false", str: "a string", dict: "an object of strings"}
 
 
-@csrf_exempt  # both are answered by the endpoints below, in the API's shape
-@login_not_required
-def service(request: HttpRequest, name: str) -> HttpResponse:
-    """One service: read by everyone, changed by a deployer."""
-    view = update if request.method == "PATCH" else services.service_detail
-    return cast(HttpResponse, view(request, name))
-
-
 @never_cache
 @endpoint(Role.DEPLOYER, "POST")
 def token(request: HttpRequest, name: str) -> dict[str, Any]:
     """Azure's clients send no body; ours may send {"lifetimeSeconds", "subject"}."""
-    asked = _body(request)
+    asked = object_of(request)
     seconds = asked.get("lifetimeSeconds", tokens.DEFAULT_LIFETIME.total_seconds())
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e9:
         raise InvalidInput("lifetimeSeconds is a number of seconds.", field="lifetimeSeconds")
@@ -116,7 +105,7 @@ def list_keys(request: HttpRequest, name: str) -> dict[str, Any]:
 @never_cache
 @endpoint(Role.DEPLOYER, "POST")
 def regenerate_keys(request: HttpRequest, name: str) -> dict[str, Any]:
-    asked = _body(request)
+    asked = object_of(request)
     kind, value = asked.get("keyType"), asked.get("keyValue")
     if kind not in ("Primary", "Secondary"):
         raise InvalidInput("keyType is Primary or Secondary.", field="keyType")
@@ -132,12 +121,12 @@ def regenerate_keys(request: HttpRequest, name: str) -> dict[str, Any]:
 @endpoint(Role.DEPLOYER, "PATCH")
 def update(request: HttpRequest, name: str) -> dict[str, Any]:
     found = _named(name)
-    given = _patch(_json(request))
+    given = _patch(json_of(request))
     auth = given.get("auth_enabled", found.auth_enabled)
     token_auth = given.get("token_auth_enabled", found.token_auth_enabled)
     touched = given.get("auth_enabled") or given.get("token_auth_enabled")
     if auth and token_auth and touched:
-        raise InvalidInput(_BOTH, field="authEnabled")
+        raise InvalidInput(BOTH_AUTHS, field="authEnabled")
     changes.update_access(person(request), found, **given)
     return services.service_json(_named(name))
 
@@ -173,20 +162,3 @@ def _patch(operations: Any) -> dict[str, Any]:
             raise InvalidInput(f"{path} takes {_TAKES[kind]}.", field=str(path).lstrip("/"))
         given[name] = value
     return given
-
-
-def _json(request: HttpRequest) -> Any:
-    """The body; an empty object for one that is empty or is said to be something else."""
-    if "json" not in (request.content_type or ""):
-        return {}
-    try:
-        return json.loads(request.body or b"{}")
-    except ValueError as error:
-        raise InvalidInput("The body is not JSON.") from error
-
-
-def _body(request: HttpRequest) -> dict[str, Any]:
-    found = _json(request)
-    if found is not None and not isinstance(found, dict):
-        raise InvalidInput("The body is a JSON object, or empty.")
-    return found or {}

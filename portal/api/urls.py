@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from portal.api import models, services, services_access
+from portal.api import deploying, models, services, services_access, versions
 from portal.api.responses import not_found
 
 urlpatterns = [
@@ -13,8 +13,21 @@ urlpatterns = [
         models.version_detail,
         name="api-model-version",
     ),
-    path("v1/services", services.service_list, name="api-service-list"),
-    path("v1/services/<slug:name>", services_access.service, name="api-service"),
+    path("v1/services", deploying.services_view, name="api-service-list"),
+    path("v1/services/<slug:name>", deploying.service_view, name="api-service"),
+    path("v1/services/<slug:name>/versions", versions.version_list, name="api-versions"),
+    path(
+        "v1/services/<slug:name>/versions/<slug:version>",
+        deploying.version_view,
+        name="api-version",
+    ),
+    path(
+        "v1/services/<slug:name>/versions/<slug:version>/promote",
+        versions.promote,
+        name="api-version-promote",
+    ),
+    path("v1/services/<slug:name>/undoPromotion", versions.undo, name="api-promotion-undo"),
+    path("v1/services/<slug:name>/traffic", versions.traffic, name="api-traffic"),
     path("v1/services/<slug:name>/token", services_access.token, name="api-service-token"),
     path("v1/services/<slug:name>/tokens", services_access.token_list, name="api-service-tokens"),
     path(
