@@ -6,14 +6,17 @@ only in the request's header.
 """
 
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import IO
+from urllib.parse import urlsplit
 
 import httpx
 
 from portal.json_text import pretty
+from portal.router_door import Door
 
 _SHOWN = 512 * 1024  # bytes of an answer that a page can bear
 _CHUNK = 256 * 1024
@@ -73,14 +76,19 @@ async def score(
     key: str,
     version: str,
     deadline: float,
+    door: Door | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Attempt:
     """POST `body` (`size` bytes) to `uri`; never raises for what the network does.
 
-    `key` and `version` are left out of the request where empty. `deadline` is in seconds and covers
-    the whole of it, from connecting to the last byte.
+    `door` is another way to the same router. `key` and `version` are left out of the request where
+    empty. `deadline` is in seconds and covers the whole of it, from connecting to the last byte.
     """
     headers = {"content-type": content_type, "content-length": str(size)}
+    target, extensions = uri, {}
+    if door is not None:
+        target, extensions = door.url(uri), {"sni_hostname": door.name}
+        headers["host"] = urlsplit(uri).netloc
     if key:
         headers["authorization"] = f"Bearer {key}"
     if version:
@@ -90,10 +98,16 @@ async def score(
     timeout = httpx.Timeout(deadline, connect=min(5.0, deadline))
     try:
         async with httpx.AsyncClient(
-            timeout=timeout, follow_redirects=False, trust_env=False, transport=transport
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=False,
+            transport=transport,
+            verify=door.context() if door is not None else True,
         ) as client:
             began = time.monotonic()  # reading the certificates is not the router's time
-            request = client.build_request("POST", uri, content=content, headers=headers)
+            request = client.build_request(
+                "POST", target, content=content, headers=headers, extensions=extensions
+            )
             answer = await client.send(request, stream=True)
             try:
                 raw, cut = await _first_bytes(answer, began, deadline)
@@ -104,7 +118,7 @@ async def score(
             total=time.monotonic() - began,
             error=f"No answer came within {deadline:.0f} s, so the portal gave up.",
         )
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
         return Attempt(
             total=time.monotonic() - began,
             error=f"The router at {uri} could not be asked: {error or type(error).__name__}. "

@@ -15,6 +15,7 @@ from portal import scoring
 from portal.access import person, requires
 from portal.forms.services import TryForm
 from portal.models import Role, User
+from portal.router_door import door_of
 from portal.samples import sample_body
 from portal.views.services_shared import get_service, page
 
@@ -74,6 +75,7 @@ def _prepare(request: HttpRequest, name: str) -> tuple[Service, TryForm, dict[st
             "key": key,
             "version": asked["version"],
             "deadline": deadline + _BESIDE,
+            "door": door_of(service.cluster),
         },
     )
 
