@@ -30,8 +30,6 @@ STEPS = ("scheduling", "pulling", "starting", "loading", "healthy")
 _PERMANENT = frozenset(
     {"UserScriptImportError", "InvalidConfiguration", "EnvironmentBroken", "StartTimedOut"}
 )
-# The next start meets another port: bad luck, and no fault of the revision.
-_NO_FAULT = frozenset({"PortTaken"})
 _PHASE_STEPS = {
     Phase.SCHEDULING: "scheduling",
     Phase.PULLING: "pulling",
@@ -252,8 +250,6 @@ def _crashed_for_good(new: list[Replica], goal: Goal, limits: Limits) -> Cause |
         if ends == 0:
             continue
         cause = crash_cause(replica)
-        if cause.code in _NO_FAULT:
-            continue
         counts[cause.code] = counts.get(cause.code, 0) + ends
         if cause.code in _PERMANENT or counts[cause.code] >= limits.crashes:
             return cause

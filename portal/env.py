@@ -144,9 +144,6 @@ class Env:
     max_upload_gb: float = _setting(
         "SLIPWAY_MAX_UPLOAD_GB", 100.0, "Largest upload of a model version, GiB.", low=0.001
     )
-    replica_ports: str = _setting(
-        "SLIPWAY_REPLICA_PORTS", "41000-42999", "Ports of replicas on this machine."
-    )
     router_backends: int = _setting(
         "SLIPWAY_ROUTER_BACKENDS",
         32,
@@ -160,6 +157,15 @@ class Env:
         "Replicas of one version the router has room for before it reloads to grow.",
         low=2,
         high=512,
+    )
+    request_log_days: int = _setting(
+        "SLIPWAY_REQUEST_LOG_DAYS", 7, "Days that lines of the request log are kept.", low=1
+    )
+    request_log_rows: int = _setting(
+        "SLIPWAY_REQUEST_LOG_ROWS",
+        1_000_000,
+        "Lines of the request log that are kept of one service.",
+        low=1_000,
     )
     seed: bool = _setting(
         "SLIPWAY_SEED",

@@ -64,12 +64,12 @@ def of_start_timeout(log: str, revision: RevisionSpec) -> Cause:
         )
     elif is_loading(log):
         message = (
-            f"The replica had not answered GET / after {seconds} s, the start timeout, though the "
+            f"The replica was not ready after {seconds} s, the start timeout, though the "
             f"scoring server was running. Importing {revision.entry_script} may take long: see its log."
         )
     else:
         message = (
-            f"The scoring server did not open its port within {seconds} s, the start timeout. "
+            f"The scoring server did not begin within {seconds} s, the start timeout. "
             "See its log; the machine may be overloaded."
         )
     return Cause("StartTimedOut", message, _last_lines(log))
@@ -78,10 +78,10 @@ def of_start_timeout(log: str, revision: RevisionSpec) -> Cause:
 def of_silence(log: str, seconds: float, *, refused: bool) -> Cause:
     """Why a replica that was ready counts as dead. It is being ended."""
     if refused:
-        message = "The scoring server stopped listening on its port. It is started again."
+        message = "The replica's sockets are gone. It is started again."
     else:
         message = (
-            f"The replica had not answered GET / for {seconds:.0f} s, longer than a request may take. "
+            f"The replica gave no sign of life for {seconds:.0f} s, longer than a request may take. "
             "It is started again. A run() that never returns does this."
         )
     return Cause("Unresponsive", message, _last_lines(log))
@@ -114,11 +114,6 @@ def of_preparing(error: OSError, revision: RevisionSpec) -> Cause:
     )
 
 
-def port_was_taken(cause: Cause | None) -> bool:
-    """The next start should look for another port."""
-    return cause is not None and cause.code == "PortTaken"
-
-
 def _of_start(log: str, revision: RevisionSpec) -> Cause | None:
     """What the output itself says about a start that failed."""
     script = revision.entry_script
@@ -131,13 +126,6 @@ def _of_start(log: str, revision: RevisionSpec) -> Cause | None:
         return _out_of_memory(revision, trace or _last_lines(log))
     if any(text in (last or log) for text in _SPACE):
         return _disk_full(doing, trace or _last_lines(log))
-    if "Address already in use" in log:
-        return Cause(
-            "PortTaken",
-            "Another program took the replica's port just before it started. "
-            "It is started again on another port.",
-            _last_lines(log),
-        )
     if trace and (in_init or _IMPORT_FAILED in log):
         if found := _NO_MODULE.match(last):
             return Cause(code, _missing(found[1], script, revision), trace)

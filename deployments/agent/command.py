@@ -1,7 +1,8 @@
 """What a replica's shim is told to start: the scoring server's command line and environment.
 
 `azmlinfsrv` listens on every address; a replica must be reached through the router alone. So gunicorn
-is run directly, bound to 127.0.0.1, with the variables `azmlinfsrv` would have set. Decides; writes
+is run directly, on a unix socket that its shim gives it, with the variables `azmlinfsrv` would have set.
+A request at a time in each worker, and no more workers than requests the router sends. Decides; writes
 nothing.
 """
 
@@ -17,6 +18,7 @@ LOG_SEGMENTS = 3
 _CONFIGURATION = Path(__file__).with_name("gunicorn_conf.py")
 _APPLICATION = "azureml_inference_server_http.server.entry:app"
 _SLACK_SECONDS = 30
+_PORT = "5001"  # what scripts are told; nobody listens there
 _KEPT = ("TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -25,16 +27,17 @@ def build(
     *,
     replica: str,
     run: int,
-    port: int,
+    silence: float,
     work: Path,
     staged: Path,
     cgroups: list[dict[str, Any]],
     log_bytes: int = LOG_BYTES,
     outer: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The content of `run.json`. `outer` is the agent's own environment (a few names pass through)."""
+    """The content of `run.json`. `silence` is the seconds for which a replica may give no sign of life,
+    `outer` the agent's own environment (a few names pass through)."""
     variables = dict(revision.environment.variables)
-    workers = _whole(variables.get("WORKER_COUNT"), revision.concurrency)
+    workers = min(_whole(variables.get("WORKER_COUNT"), revision.concurrency), revision.concurrency)
     venv = Path(revision.environment.location)
     environment = {
         **{name: value for name, value in (outer or os.environ).items() if name in _KEPT},
@@ -54,8 +57,8 @@ def build(
         "SERVICE_VERSION": str(revision.number),
         "SERVICE_PATH_PREFIX": f"api/v1/service/{revision.service}",
         "WORKER_COUNT": str(workers),
-        "SERVER_PORT": str(port),
-        "HEALTH_PORT": str(port),
+        "SERVER_PORT": _PORT,
+        "HEALTH_PORT": _PORT,
         "HOSTNAME": replica,
         "SLIPWAY_REPLICA_FOLDER": str(work.parent),
     }
@@ -67,10 +70,12 @@ def build(
             "gunicorn",
             "-c",
             str(_CONFIGURATION),
-            "-b",
-            f"127.0.0.1:{port}",
             "-w",
             str(workers),
+            "--worker-class",
+            "sync",
+            "--threads",
+            "1",
             "--timeout",
             str(_worker_timeout(revision, variables)),
             "--access-logfile",
@@ -84,6 +89,13 @@ def build(
         "log_bytes": log_bytes,
         "log_segments": LOG_SEGMENTS,
         "cgroups": cgroups,
+        "gate": {
+            "workers": workers,
+            # with fewer workers than requests, some are meant to wait in the replica
+            "refuse": workers == revision.concurrency,
+            "wait": revision.max_request_wait_ms / 1000,
+            "silence": silence,
+        },
     }
 
 

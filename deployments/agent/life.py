@@ -6,8 +6,8 @@
          +-- pulling <- back-off over -- crashed
 
 Safety: a new run begins only when nothing is left of the one before. Silence of a busy replica is not
-death: a single synchronous worker cannot answer GET / while it scores, so silence counts only when it
-is longer than the longest score plus the probe's patience. PURE.
+death: its gate answers for it, and says for how long a worker has been in one request or gone. That counts
+only when it is longer than the longest score plus the probe's patience. PURE.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from deployments.agent import causes
 from deployments.agent.record import PACE, Pace, Process, Record, Sighting
-from deployments.types import Cause, Exit, Phase
+from deployments.types import Cause, Exit, Phase, RevisionSpec
 
 _RUNNING = (Phase.STARTING, Phase.LOADING, Phase.READY)
 
@@ -45,10 +45,15 @@ def advance(record: Record, seen: Sighting, now: float, pace: Pace = PACE) -> St
 
 
 def silence_allowed(record: Record) -> float:
-    """Seconds without a good answer after which a ready replica counts as dead."""
-    probe = record.revision.probe
+    """Seconds without a sign of life after which a ready replica counts as dead."""
+    return longest_silence(record.revision)
+
+
+def longest_silence(revision: RevisionSpec) -> float:
+    """The same, before there is a record: scoring timeout and the probe's patience, in seconds."""
+    probe = revision.probe
     patience = probe.period_seconds * probe.failure_threshold + probe.timeout_seconds
-    return record.revision.scoring_timeout_ms / 1000 + patience
+    return revision.scoring_timeout_ms / 1000 + patience
 
 
 def backoff(crashes: int, pace: Pace = PACE) -> float:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from deployments.drivers.process_layout import (
     revision_key,
     write_json,
 )
+from deployments.sockets import address_of
 from deployments.types import Cause, Phase, RouteReport, ServiceSpec
 
 logger = logging.getLogger(__name__)
@@ -47,30 +48,12 @@ _ON_THE_WAY = (Phase.SCHEDULING, Phase.PULLING, Phase.STARTING, Phase.LOADING, P
 _STARTING = (Phase.STARTING, Phase.LOADING)
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The range replicas listen in, both ends included."""
-
-    low: int
-    high: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Ports":
-        """From "41000-42999". Raises ValueError."""
-        low, _, high = text.partition("-")
-        ports = cls(int(low), int(high))
-        if not 1024 <= ports.low <= ports.high <= 65535:
-            raise ValueError(f"{text} is not a range of ports between 1024 and 65535")
-        return ports
-
-
 class Agent:
     """One cluster's agent."""
 
     def __init__(
         self,
         root: Path,
-        ports: Ports,
         *,
         pace: Pace = PACE,
         ability: cgroups.Ability | None = None,
@@ -79,7 +62,7 @@ class Agent:
     ) -> None:
         self.folder = ClusterFolder(root)
         self.folder.ensure()
-        self.ports, self.pace, self.clock, self.log_bytes = ports, pace, clock, log_bytes
+        self.pace, self.clock, self.log_bytes = pace, clock, log_bytes
         self.ability = cgroups.discover() if ability is None else ability
         self.node = socket.gethostname()
         whole = process_checks.this_machine(())
@@ -258,7 +241,7 @@ class Agent:
         answers = self.prober.watch(
             record.id,
             record.run,
-            record.port,
+            folder,
             every=_START_PROBE if starting else probe.period_seconds,
             deadline=_START_DEADLINE if starting else probe.timeout_seconds,
         )
@@ -317,27 +300,14 @@ class Agent:
             self._forget(record)
 
     def _place(self, record: Record, reason: str) -> None:
-        port = self._port_for(record)
-        if port is None:
-            cause = Cause(
-                "PodUnschedulable",
-                f"No port between {self.ports.low} and {self.ports.high} is free for a replica of "
-                f"{record.service}. Widen SLIPWAY_REPLICA_PORTS.",
-            )
-            if record.cause != cause:
-                logger.warning("%s: waits: %s", record.id, cause.message)
-                self._save(replace(record, cause=cause))
-            return
-        logger.info("%s: place on port %d: %s", record.id, port, reason)
-        again = record.phase is Phase.CRASHED
-        waited = not again and record.cause is not None and record.cause.code == "PodUnschedulable"
+        logger.info("%s: placed: %s", record.id, reason)
         placed = replace(
             record,
             phase=Phase.PULLING,
-            port=port,
+            address=address_of(self.folder.replica(record.id)),
             term_at=None,
-            restarts=record.restarts + again,
-            cause=None if waited else record.cause,
+            restarts=record.restarts + (record.phase is Phase.CRASHED),
+            cause=None if _waited(record) else record.cause,
         )
         self._save(placed)
         self._look_at_copy(placed)
@@ -358,7 +328,7 @@ class Agent:
             record.revision,
             replica=record.id,
             run=started.run,
-            port=record.port,
+            silence=life.longest_silence(record.revision),
             work=folder / "work",
             staged=self.folder.revision(record.revision),
             cgroups=self.ability.groups(f"{self.folder.root.name}-{record.id}", _asked(record)),
@@ -408,26 +378,13 @@ class Agent:
         level = logging.WARNING if after.phase is Phase.CRASHED else logging.INFO
         logger.log(level, "%s: %s%s", after.id, after.phase, cause)
 
-    def _port_for(self, record: Record) -> int | None:
-        others = {item.port for item in self.records.values() if item.id != record.id}
-        own = 0 if causes.port_was_taken(record.cause) else record.port
-        if own and own not in others and _is_free(own):
-            return own
-        for port in range(self.ports.low, self.ports.high + 1):
-            if port not in others and port != record.port and _is_free(port):
-                return port
-        return None
-
     def _heartbeat(self, now: float) -> None:
         if now - self._beat_at < process_checks.HEARTBEAT_PERIOD:
             return
         self._beat_at = now
-        used = sum(1 for item in self.records.values() if item.port)
         beat = process_checks.Heartbeat(
             at=now,
             pid=os.getpid(),
-            ports=f"{self.ports.low}-{self.ports.high}",
-            ports_free=max(0, self.ports.high - self.ports.low + 1 - used),
             limits=self.ability.said,
             memory_enforced=bool(self.ability.memory),
             cpu_enforced=bool(self.ability.cpu),
@@ -439,14 +396,11 @@ def _asked(record: Record) -> Any:
     return record.revision.resources
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+def _waited(record: Record) -> bool:
+    """It had no room until now: that is no cause any more. A crash's cause stays until it is well."""
+    if record.phase is Phase.CRASHED or record.cause is None:
+        return False
+    return record.cause.code == "PodUnschedulable"
 
 
 def run_until_told(agent: Agent) -> None:

@@ -32,7 +32,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """There is room: give it a port and make its working copy."""
+    """There is room: give it its sockets' place and make its working copy."""
 
     replica: str
     reason: str

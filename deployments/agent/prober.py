@@ -1,4 +1,7 @@
-"""Ask replicas `GET /`, all at once, each at its own pace, without ever holding the agent up.
+"""Ask replicas' gates `GET /`, all at once, each at its own pace, without ever holding the agent up.
+
+A gate answers at once, however busy its replica is, and says in `x-slipway-silent` for how long (seconds)
+a worker has given no sign of life: the last good moment was that long ago.
 
 One thread with an event loop of its own. `watch` says whom to ask and how often; `look` returns what
 was answered. A probe that is still waiting is not doubled.
@@ -9,8 +12,12 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 
-_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+from deployments.sockets import HEALTH, within
+
+_REQUEST = b"GET / HTTP/1.1\r\nHost: replica\r\nConnection: close\r\n\r\n"
+_SILENT = b"x-slipway-silent:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,14 @@ class _Watch:
     run: int
     answers: Answers
     next_at: float = 0.0
-    pending: "Future[tuple[bool, bool]] | None" = None
+    pending: "Future[_Answer] | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    good: bool = False
+    silent: float = 0.0  # seconds
+    refused: bool = False
 
 
 class Prober:
@@ -47,8 +61,9 @@ class Prober:
             self._loop.run_until_complete(_finish())
             self._loop.close()
 
-    def watch(self, replica: str, run: int, port: int, every: float, deadline: float) -> Answers:
-        """Ask when it is time to, and return what is known. `every` and `deadline` in seconds."""
+    def watch(self, replica: str, run: int, folder: Path, every: float, deadline: float) -> Answers:
+        """Ask when it is time to, and return what is known. `every` and `deadline` in seconds, `folder`
+        is the replica's."""
         now = time.time()
         watch = self._watched.get(replica)
         if watch is None or watch.run != run:
@@ -56,18 +71,18 @@ class Prober:
                 self.forget(replica)
             watch = self._watched[replica] = _Watch(run, Answers(since=now))
         if watch.pending is not None and watch.pending.done():
-            good, refused = watch.pending.result()
+            answer = watch.pending.result()
             before = watch.answers
             watch.answers = Answers(
                 since=before.since,
-                good_at=now if good else before.good_at,
-                streak=before.streak + 1 if good else 0,
-                refused=refused,
+                good_at=now - answer.silent if answer.good else before.good_at,
+                streak=before.streak + 1 if answer.good else 0,
+                refused=answer.refused,
             )
             watch.pending = None
         if watch.pending is None and now >= watch.next_at:
             watch.next_at = now + every
-            watch.pending = asyncio.run_coroutine_threadsafe(_ask(port, deadline), self._loop)
+            watch.pending = asyncio.run_coroutine_threadsafe(_ask(folder, deadline), self._loop)
         return watch.answers
 
     def forget(self, replica: str) -> None:
@@ -95,20 +110,21 @@ async def _finish() -> None:
     await asyncio.sleep(0)  # closed transports tell their sockets in the loop's next round
 
 
-async def _ask(port: int, deadline: float) -> tuple[bool, bool]:
-    """(answered 200, nobody listened)"""
+async def _ask(folder: Path, deadline: float) -> _Answer:
     writer = None
     try:
         async with asyncio.timeout(deadline):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            with within(folder / HEALTH) as path:
+                reader, writer = await asyncio.open_unix_connection(path)
             writer.write(_REQUEST)
             await writer.drain()
-            status = await reader.readline()
-        return status.split(b" ")[1:2] == [b"200"], False
-    except ConnectionRefusedError:
-        return False, True
-    except (OSError, TimeoutError, ValueError):
-        return False, False
+            head = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
+        silent = next((line for line in head if line.startswith(_SILENT)), _SILENT + b"0")
+        return _Answer(head[0].split(b" ")[1:2] == [b"200"], float(silent[len(_SILENT) :]))
+    except (ConnectionRefusedError, FileNotFoundError):
+        return _Answer(refused=True)
+    except (OSError, TimeoutError, ValueError, EOFError, asyncio.LimitOverrunError):
+        return _Answer()
     finally:
         if writer is not None:
             writer.close()

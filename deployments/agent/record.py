@@ -33,7 +33,7 @@ class Record:
     phase: Phase
     created_at: float
     node: str = ""
-    port: int = 0
+    address: str = ""  # once it has a place
     run: int = 0  # runs so far; 0 is never started
     restarts: int = 0  # runs that were begun because the one before had crashed
     started_at: float | None = None
@@ -64,7 +64,7 @@ class Record:
             version=self.version,
             revision=self.revision.number,
             phase=self.phase,
-            address=f"127.0.0.1:{self.port}" if self.port else "",
+            address=self.address,
             node=self.node,
             created_at=self.created_at,
             started_at=self.started_at,
@@ -81,7 +81,6 @@ class _Kept:
     """What of a record is in no other part of `replica.json`."""
 
     key: str
-    port: int
     run: int
     drain_at: float | None
     term_at: float | None
@@ -100,7 +99,6 @@ def to_stored(record: Record) -> dict[str, Any]:
     """The content of `replica.json`."""
     kept = _Kept(
         key=record.key,
-        port=record.port,
         run=record.run,
         drain_at=record.drain_at,
         term_at=record.term_at,
@@ -124,7 +122,7 @@ def from_stored(data: Any, revision: RevisionSpec) -> Record:
         phase=replica.phase,
         created_at=replica.created_at,
         node=replica.node,
-        port=kept.port,
+        address=replica.address,
         run=kept.run,
         restarts=replica.restarts,
         started_at=replica.started_at,

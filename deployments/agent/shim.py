@@ -1,12 +1,14 @@
 """One replica's keeper: starts it, writes its output down, and knows how it ended.
 
 Run by the agent as `python -I -S shim.py <replica folder>`; standard library only, so it stays small
-and needs nothing from the checkout. It outlives the agent: an agent that comes back finds the shim by
+and needs nothing from the checkout but the gate beside it. It keeps the replica's sockets (`gate.py`),
+and it outlives the agent: an agent that comes back finds the shim by
 `shim.json`, and a run's end in `exit.json`, whoever was looking at the time.
 
     run.json   -> what to start (written by the agent)
     shim.lock  -> locked for as long as a shim lives: a second one for the same replica ends at once
     shim.json  -> {"run", "shim": {"pid", "start"}, "child": {"pid", "start"} or null, "note"}
+    listen.sock, health.sock   for requests, which the child takes, and for GET / (`gate.py`)
     log/       -> output, as `deployments.drivers.process_logs` describes
     exit.json  -> {"run", "code", "signal", "at", "oom", "log_tail", "asked"}
 
@@ -18,6 +20,7 @@ import contextlib
 import ctypes
 import fcntl
 import json
+import math
 import os
 import select
 import signal
@@ -27,6 +30,12 @@ import time
 from collections import deque
 from pathlib import Path
 from typing import Any
+
+if __package__:
+    from deployments.agent.gate import Gate
+else:  # run by its path: nothing else of the checkout can be imported
+    sys.path.append(str(Path(__file__).parent))
+    from gate import Gate  # type: ignore[import-not-found, no-redef]
 
 LONGEST_LINE = 64 * 1024
 TAIL_LINES = 200
@@ -251,6 +260,7 @@ class Shim:
             self.run["log_bytes"],
             self.run["log_segments"],
         )
+        self.gate = Gate(folder, self.run["gate"])
         self.child: subprocess.Popen[bytes] | None = None
         self.asked = self.oom = False
 
@@ -266,9 +276,10 @@ class Shim:
         parent = os.getpid()
         try:
             child = self.child = subprocess.Popen(
-                self.run["command"],
+                [*self.run["command"], "-b", f"fd://{self.gate.listener.fileno()}"],
                 cwd=self.run["cwd"],
-                env=self.run["environment"],
+                env={**self.run["environment"], "SLIPWAY_CELLS": str(self.gate.memory)},
+                pass_fds=(self.gate.listener.fileno(), self.gate.memory),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -280,6 +291,7 @@ class Shim:
             self.log.write(
                 "e", [f"slipway: {self.run['command'][0]} could not be started: {error}"]
             )
+            self.gate.end()
             self.groups.remove()
             self.end(127)
             return
@@ -293,6 +305,7 @@ class Shim:
             if stream
         }
         self.watch(child, wake_read, pipes)
+        self.gate.end()
         code = child.wait()
         kill_group(child.pid, self.groups)
         self.drain(pipes)
@@ -320,15 +333,29 @@ class Shim:
     def watch(
         self, child: "subprocess.Popen[bytes]", wake_read: int, pipes: dict[int, str]
     ) -> None:
-        """Write output down until the child has ended."""
-        timeout = 1.0 if self.groups.oom_file else None
+        """Write output down, and give the gate its turns, until the child has ended."""
+        due = 0.0
         while child.poll() is None:
-            readable, _, _ = select.select([wake_read, *pipes], [], [], timeout)
-            for descriptor in readable:
+            of_gate = self.gate.waiting()
+            poller = select.poll()
+            for descriptor in (wake_read, *pipes):
+                poller.register(descriptor, select.POLLIN)
+            for descriptor, mask in of_gate.items():
+                poller.register(descriptor, mask)
+            timeouts = [due - time.monotonic()]
+            if self.groups.oom_file:
+                timeouts.append(1.0)
+            timeout = min(timeouts)
+            ready = dict(poller.poll(None if timeout == math.inf else max(0.0, 1000 * timeout)))
+            for descriptor in ready.keys() & {wake_read, *pipes}:
                 if descriptor == wake_read:
                     os.read(wake_read, 4096)
                 elif not self.take(descriptor, pipes[descriptor]):
                     del pipes[descriptor]
+            if ready.keys() & of_gate.keys() or time.monotonic() >= due:
+                self.gate.turn(ready)
+                timeout_of_gate = self.gate.timeout()
+                due = math.inf if timeout_of_gate is None else time.monotonic() + timeout_of_gate
             if not self.oom and self.groups.out_of_memory():
                 self.oom = True
                 kill_group(child.pid, self.groups)

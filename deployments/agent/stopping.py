@@ -65,7 +65,7 @@ def _waiting(record: Record) -> Record:
     return replace(
         record,
         phase=Phase.SCHEDULING,
-        port=0,
+        address="",
         started_at=None,
         ready_at=None,
         term_at=None,

@@ -12,10 +12,12 @@ The folder (`Home.cluster(name)`) is the cluster's source of truth. Each file ha
                  /run.json          agent    what its shim is to start
                  /shim.json         shim     who runs: pids, start times, run number
                  /exit.json         shim     how the run ended
+                 /listen.sock       shim     where it takes requests; the scoring server's
+                 /health.sock       shim     where its gate answers GET /
                  /log/              shim     output, see `process_logs`
                  /work/             replica  app/ (its own working copy), home/, tmp/
     gone/<id>/                      agent    replica.json and log/ of stopped replicas
-    agent.json                      agent    heartbeat, what it can enforce, its ports
+    agent.json                      agent    heartbeat, what it can enforce
     wanted.lock  agent.lock         held while wanted files change; held while an agent lives
 
 `services` and `scale` are apart so that applying a new revision never undoes the autoscaler's count:

@@ -28,8 +28,6 @@ class Heartbeat:
 
     at: float
     pid: int
-    ports: str = ""  # "41000-42999"
-    ports_free: int = 0
     limits: str = ""  # how cpu and memory limits are enforced, or why they are not
     memory_enforced: bool = False
     cpu_enforced: bool = False
@@ -69,7 +67,6 @@ def run(folder: ClusterFolder) -> Iterator[Check]:
     beat = read_heartbeat(folder)
     yield _agent(folder, beat)
     if beat is not None:
-        yield _ports(beat)
         yield _limits(beat)
 
 
@@ -121,14 +118,6 @@ def _agent(folder: ClusterFolder, beat: dict[str, Any] | None) -> Check:
     evidence = f"pid {beat['pid']}, last heartbeat {age:.1f} s ago"
     if age > HEARTBEAT_STALE:
         return Check(name, CheckStatus.FAIL, evidence, remedy)
-    return Check(name, CheckStatus.PASS, evidence)
-
-
-def _ports(beat: dict[str, Any]) -> Check:
-    name = "ports are free"
-    evidence = f"{beat['ports_free']} of {beat['ports']} are free"
-    if not beat["ports_free"]:
-        return Check(name, CheckStatus.FAIL, evidence, "Widen SLIPWAY_REPLICA_PORTS.")
     return Check(name, CheckStatus.PASS, evidence)
 
 

@@ -138,7 +138,6 @@ def test_crashes_that_will_not_end(replicas, code):
     "replicas",
     [
         [crashed("a", INIT), crashed("b", Cause("DiskFull", "full"))],
-        [crashed("a", Cause("PortTaken", "another port is tried"), restarts=5)],
         # it ended before this deployment of the same revision began
         [crashed("a", IMPORT, restarts=3, at=APPLIED - 1)],
         [replica("a", Phase.READY, restarts=4, cause=INIT), replica("b", Phase.LOADING)],

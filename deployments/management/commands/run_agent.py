@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from deployments.agent.loop import Agent, Ports, run_until_told
+from deployments.agent.loop import Agent, run_until_told
 from deployments.errors import Unavailable
 
 
@@ -18,14 +18,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            ports = Ports.parse(settings.ENV.replica_ports)
-        except ValueError as error:
-            raise CommandError(
-                f"SLIPWAY_REPLICA_PORTS is {settings.ENV.replica_ports!r}; it takes a range of ports "
-                f"such as 41000-42999: {error}."
-            ) from error
-        try:
-            run_until_told(Agent(settings.HOME.cluster(options["cluster"]), ports))
+            run_until_told(Agent(settings.HOME.cluster(options["cluster"])))
         except Unavailable as error:
             raise CommandError(
                 f"Another agent runs cluster {options['cluster']}. {error.message}"

@@ -37,6 +37,7 @@ class Command(BaseCommand):
             backends=settings.ENV.router_backends,
             slots=settings.ENV.router_slots,
             tls_port=options["tls_port"],
+            slot_folder=place.slots,
         )
         try:
             asyncio.run(run(place, driver, chosen, settings.ENV.haproxy_bin))

@@ -45,7 +45,6 @@ def log(name: str) -> str:
         ("disk_full", "DiskFull", "init() in score.py: the disk is full"),
         ("os_exit", "UserScriptInitFailed", "inside init() in score.py: it exited with code 1"),
         ("segfault", "UserScriptInitFailed", "it was sent SIGSEGV"),
-        ("port_taken", "PortTaken", "on another port"),
         ("no_server", "EnvironmentBroken", "does not hold the scoring server"),
         (
             "bad_config",
@@ -117,9 +116,9 @@ def test_an_end_while_serving_says_how(exit_, says, revision):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "did not open its port within 310 s"),
+        ("", "did not begin within 310 s"),
         (log("slow_init"), "init() in score.py had not returned after 310 s"),
-        (log("ok"), "had not answered GET / after 310 s"),
+        (log("ok"), "was not ready after 310 s"),
     ],
 )
 def test_a_start_that_takes_too_long_says_where_it_stood(text, says, revision):
@@ -137,9 +136,9 @@ def test_loading_is_seen_in_the_log():
     assert not causes.is_loading("[INFO] Starting gunicorn 27.0.1\n")
 
 
-def test_silence_and_a_closed_port_are_told_apart():
+def test_silence_and_gone_sockets_are_told_apart():
     assert "for 95 s" in causes.of_silence("", 95.0, refused=False).message
-    assert "stopped listening" in causes.of_silence("", 95.0, refused=True).message
+    assert "sockets are gone" in causes.of_silence("", 95.0, refused=True).message
 
 
 def test_a_missing_interpreter_is_the_environments_fault(revision):

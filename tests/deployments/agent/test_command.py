@@ -17,7 +17,7 @@ def build(revision, **outer: str):
         revision,
         replica="diabetes-r1-abcde",
         run=3,
-        port=23001,
+        silence=92.0,
         work=WORK,
         staged=Path("/cluster/revisions/x"),
         cgroups=[],
@@ -33,9 +33,9 @@ def option(told, name: str) -> str:
     return told["command"][told["command"].index(name) + 1]
 
 
-def test_it_listens_on_this_machine_alone(revision):
+def test_it_listens_where_its_shim_says_and_nowhere_else(revision):
     told = build(revision)
-    assert option(told, "-b") == "127.0.0.1:23001"
+    assert not {"-b", "--bind"} & set(told["command"])
     assert told["command"][0] == "/environments/e/bin/python"
     assert told["cwd"] == str(WORK / "app")
 
@@ -58,9 +58,9 @@ def test_one_model_is_its_own_folder_and_several_are_the_root(revision):
 
 @pytest.mark.parametrize(
     ("given", "concurrency", "workers"),
-    [(None, 1, "1"), (None, 4, "4"), ("3", 1, "3"), ("0", 2, "2"), ("many", 2, "2")],
+    [(None, 1, "1"), (None, 4, "4"), ("3", 4, "3"), ("3", 1, "1"), ("0", 2, "2"), ("many", 2, "2")],
 )
-def test_workers_are_the_variable_else_the_concurrency(given, concurrency, workers):
+def test_workers_are_the_variable_else_the_concurrency_and_never_more(given, concurrency, workers):
     variables = {} if given is None else {"WORKER_COUNT": given}
     told = build(replace(with_variables(**variables), concurrency=concurrency))
     assert option(told, "-w") == told["environment"]["WORKER_COUNT"] == workers
@@ -77,4 +77,16 @@ def test_a_persons_variables_reach_the_script_but_move_nothing_of_ours():
     told = build(with_variables(MODE="fast", AML_APP_ROOT="/etc", SERVER_PORT="80"))
     assert told["environment"]["MODE"] == "fast"
     assert told["environment"]["AML_APP_ROOT"] == str(WORK / "app")
-    assert told["environment"]["SERVER_PORT"] == "23001"
+    assert told["environment"]["SERVER_PORT"] == "5001"
+
+
+def test_requests_are_taken_one_at_a_time_in_each_worker_whatever_gunicorn_is_told():
+    told = build(with_variables(GUNICORN_CMD_ARGS="--worker-class gthread --threads 8"))
+    assert (option(told, "--worker-class"), option(told, "--threads")) == ("sync", "1")
+
+
+def test_the_gate_refuses_what_no_worker_can_take_but_not_what_is_meant_to_wait(revision):
+    four = replace(revision, concurrency=4, max_request_wait_ms=700)
+    assert build(four)["gate"] == {"workers": 4, "refuse": True, "wait": 0.7, "silence": 92.0}
+    fewer = replace(with_variables(WORKER_COUNT="2"), concurrency=4)
+    assert build(fewer)["gate"]["refuse"] is False

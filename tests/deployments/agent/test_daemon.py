@@ -1,12 +1,14 @@
 """The real agent, shims and scoring server: started, scored, killed in every way, found again."""
 
+import http.client
 import json
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,6 +24,7 @@ from deployments.agent.stopping import stop_replicas
 from deployments.drivers.process import ProcessDriver
 from deployments.drivers.process_layout import locked, read_json
 from deployments.errors import Unavailable
+from deployments.sockets import within
 from deployments.types import (
     EnvironmentSpec,
     ModelSpec,
@@ -38,18 +41,16 @@ from deployments.types import (
     VersionSpec,
 )
 from tests.deployments.drivers.test_process import FolderBlobs, zipped
-from tests.ports import free_range
 
 pytestmark = pytest.mark.daemons
 
-PORTS = free_range()
 AGENT = """
 import logging, sys
 from pathlib import Path
-from deployments.agent.loop import Agent, Ports, run_until_told
+from deployments.agent.loop import Agent, run_until_told
 from deployments.agent.record import Pace
 logging.basicConfig(level="INFO", format="%(asctime)s %(message)s")
-run_until_told(Agent(Path(sys.argv[1]), Ports.parse(sys.argv[2]), pace=Pace(term_grace=3.0)))
+run_until_told(Agent(Path(sys.argv[1]), pace=Pace(term_grace=3.0)))
 """
 SCORE = b"""
 import json, os, time
@@ -118,7 +119,7 @@ class Cluster:
         self.started_at = time.time()
         with (self.root / "agent.log").open("ab") as log:
             self.agent = subprocess.Popen(
-                [sys.executable, "-c", AGENT, self.root, PORTS],
+                [sys.executable, "-c", AGENT, self.root],
                 cwd=settings.CHECKOUT,
                 stdout=log,
                 stderr=log,
@@ -187,14 +188,28 @@ class Cluster:
         return [line.text for line in self.driver.logs(replica.id).lines]
 
 
+class _Unix(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("replica", timeout=20)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(20)
+        with within(self.path) as name:
+            self.sock.connect(name)
+
+
 def score(replica: Replica, **body: object) -> dict:
-    request = urllib.request.Request(
-        f"http://{replica.address}/score",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=20) as response:
+    connection = _Unix(Path(replica.address.removeprefix("unix:")))
+    try:
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST", "/score", json.dumps(body), headers)
+        response = connection.getresponse()
+        assert response.status == 200, response.status
         return json.loads(response.read())
+    finally:
+        connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -208,17 +223,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, scoring_venv: Path) -> Ite
     stop_replicas(cluster.root, grace=3.0)
 
 
-def test_a_replica_scores_on_the_local_address_alone_in_a_working_copy_of_its_own(cluster):
+def test_a_replica_scores_on_a_socket_of_its_owner_alone_in_a_working_copy_of_its_own(cluster):
     (replica,) = cluster.ready("diabetes")
     answer = score(replica)
     assert answer["text"] == "weights 1"
     assert answer["cwd"] == str(cluster.driver.folder.replica(replica.id) / "work" / "app")
-    listening = {
-        connection.laddr.ip
-        for connection in psutil.Process(answer["master"]).net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    }
-    assert listening == {"127.0.0.1"}
+    assert psutil.Process(answer["master"]).net_connections("inet") == []
+    socket_of = Path(replica.address.removeprefix("unix:"))
+    assert socket_of.parent == cluster.driver.folder.replica(replica.id)
+    assert stat.S_IMODE(socket_of.stat().st_mode) == 0o600
     assert any("azmlinfsrv.print - loaded weights 1" in line for line in cluster.log(replica))
     # Two places that noise used to come from.
     assert not any("model IDs" in line or "extra keys" in line for line in cluster.log(replica))
@@ -250,9 +263,7 @@ def test_an_agent_killed_just_after_a_start_doubles_nothing(cluster):
         if "gunicorn" in (process.info["cmdline"] or [])
         and str(cluster.venv) in process.info["cmdline"][0]
         and process.parent() is not None
-        and any(
-            f"127.0.0.1:{r.address.rpartition(':')[2]}" in process.info["cmdline"] for r in found
-        )
+        and any(process.parent().cmdline()[-1].endswith(f"/{r.id}") for r in found)
         and "shim.py" in " ".join(process.parent().cmdline())
     ]
     assert len(masters) == 2

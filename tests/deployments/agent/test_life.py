@@ -23,7 +23,7 @@ def a_record(phase: Phase, **changes: object) -> Record:
         key="k1",
         phase=phase,
         created_at=NOW - 10,
-        port=23000,
+        address="unix:/replicas/a/listen.sock",
         run=1,
         started_at=NOW - 5,
     )

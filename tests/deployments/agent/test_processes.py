@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -83,10 +85,10 @@ def test_a_zombie_is_no_process():
     process.wait()
 
 
-def _answers(prober: Prober, port: int, run: int = 1, *, until) -> Answers:
+def _answers(prober: Prober, folder: Path, run: int = 1, *, until) -> Answers:
     end = time.monotonic() + 30
     while True:
-        answers = prober.watch("r", run, port, every=0.02, deadline=0.2)
+        answers = prober.watch("r", run, folder, every=0.02, deadline=0.2)
         if until(answers) or time.monotonic() > end:
             return answers
         time.sleep(0.01)
@@ -99,13 +101,11 @@ def prober():
     prober.close()
 
 
-def test_a_good_answer_a_closed_port_and_silence_are_three_things(prober, tmp_path):
-    import socket
-    import threading
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        quiet = threading.Event()
+def test_a_good_answer_gone_sockets_and_silence_are_three_things(prober, tmp_path):
+    quiet = threading.Event()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(tmp_path / "health.sock"))
+        server.listen()
 
         def serve() -> None:
             while True:
@@ -118,19 +118,20 @@ def test_a_good_answer_a_closed_port_and_silence_are_three_things(prober, tmp_pa
                     if quiet.is_set():
                         time.sleep(0.3)
                     else:
-                        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\nHealthy")
+                        connection.sendall(b"HTTP/1.1 200 OK\r\nx-slipway-silent: 7.5\r\n\r\n")
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        good = _answers(prober, port, until=lambda answers: answers.streak >= 2)
+        good = _answers(prober, tmp_path, until=lambda answers: answers.streak >= 2)
         assert good.streak >= 2
-        assert good.good_at is not None
+        assert good.good_at == pytest.approx(time.time() - 7.5, abs=5.0)  # as the gate says
+        assert good.good_at < time.time() - 7.5
         assert not good.refused
         quiet.set()
-        silent = _answers(prober, port, until=lambda answers: answers.streak == 0)
+        silent = _answers(prober, tmp_path, until=lambda answers: answers.streak == 0)
         assert (silent.streak, silent.refused) == (0, False)
         assert silent.good_at is not None
         server.shutdown(socket.SHUT_RDWR)
     thread.join(timeout=30)
-    assert _answers(prober, port, until=lambda answers: answers.refused).refused
-    assert _answers(prober, port, run=2, until=lambda answers: True).good_at is None
+    assert _answers(prober, tmp_path, until=lambda answers: answers.refused).refused
+    assert _answers(prober, tmp_path, run=2, until=lambda answers: True).good_at is None
