@@ -104,7 +104,7 @@ def fallbacks(asked: RouterSpec | None, kept: RouterSpec | None) -> list[RouterS
 
 _ABOUT = re.compile(r"^\[(ALERT|WARNING)\]\s*\(\d+\)\s*: (?:config : )?(.*)$")
 _LINE = re.compile(r"parsing \[[^\]]*:(\d+)\]\s*:?\s*")
-_PATH = re.compile(r"\S*/\.check-[^/\s]*/")
+_PATH = re.compile(r"[^\s\[\]']*/\.check-[^/\s]*/")
 _SECTIONS = ("global", "defaults", "frontend", "backend")
 REPLICA_DEFAULTS = "replicas"  # the name of the defaults that all backends of replicas have
 _SUMMARY = ("Error(s) found in configuration file", "Fatal errors found in configuration")
