@@ -1,6 +1,7 @@
 """The router's small HTTP API on a unix socket that only its own user may open.
 
     GET /telemetry?after=N[&epoch=E]   samples and decisions after number N, as JSON
+    GET /requests?after=N[&epoch=E]    lines of the request log after number N, as JSON
     GET /metrics                       Prometheus' text form
     GET /healthz                       200 while the loop turns, sees the cluster and reads HAProxy
     GET /setup                         how far the router follows its settings (`setup.Status`)
@@ -13,8 +14,6 @@ It reads what the loop keeps in memory and changes nothing; `check` has HAProxy 
 import asyncio
 import contextlib
 import json
-import os
-import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -26,8 +25,9 @@ import uvicorn
 from deployments.codec import from_json, to_json
 from deployments.errors import SlipwayError
 from deployments.types import CustomLines
-from router import metrics
+from router import metrics, request_log, samples
 from router.loop import RouterLoop
+from router.unix_socket import listen
 
 _FRESH = 5.0  # seconds; older than this, the loop is not well
 _LARGEST_BODY = 2**20  # bytes
@@ -42,16 +42,23 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
     """The ASGI application."""
     registry = metrics.registry(loop)
 
-    def telemetry(query: str) -> tuple[int, str, bytes]:
+    def pages(query: str, epoch: str, page: Callable[[int], Any]) -> tuple[int, str, bytes]:
         asked = parse_qs(query)
         try:
             after = int(asked.get("after", ["0"])[0])
         except ValueError:
             return 400, "application/json", b'{"error": "after takes a whole number"}'
-        if asked.get("epoch", [loop.ring.epoch])[0] != loop.ring.epoch:
+        if asked.get("epoch", [epoch])[0] != epoch:
             after = 0
-        page = json.dumps(to_json(loop.ring.page(after)), separators=(",", ":"))
-        return 200, "application/json", page.encode()
+        return 200, "application/json", json.dumps(page(after), separators=(",", ":")).encode()
+
+    def telemetry(query: str) -> tuple[int, str, bytes]:
+        ring = loop.ring
+        return pages(query, ring.epoch, lambda after: samples.to_wire(ring.page(after)))
+
+    def requested(query: str) -> tuple[int, str, bytes]:
+        log = loop.requests
+        return pages(query, log.epoch, lambda after: request_log.to_wire(log.page(after)))
 
     def health() -> tuple[int, str, bytes]:
         status, now = loop.status, clock()
@@ -96,6 +103,8 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
             status, kind, body = 405, "text/plain", b"GET only\n"
         elif path == "/telemetry":
             status, kind, body = telemetry(scope["query_string"].decode("latin-1"))
+        elif path == "/requests":
+            status, kind, body = requested(scope["query_string"].decode("latin-1"))
         elif path == "/metrics":
             kind = "text/plain; version=0.0.4; charset=utf-8"
             status, body = 200, metrics.text(registry)
@@ -126,20 +135,6 @@ async def _body(receive: Receive) -> bytes:
             raise ValueError("the body is too large")
         more = message.get("more_body", False)
     return b"".join(parts)
-
-
-def listen(path: Path) -> socket.socket:
-    """The socket, mode 600. One that a dead loop left is replaced."""
-    path.unlink(missing_ok=True)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        made.bind(str(path))
-    finally:
-        os.umask(before)
-    made.listen(64)
-    made.setblocking(False)
-    return made
 
 
 class _Server(uvicorn.Server):

@@ -49,6 +49,7 @@ from router.dataplane import DataPlane, Reading
 from router.haproxy.pool import Key
 from router.haproxy.slots import Wanted
 from router.haproxy.stats import BackendFigures, Counters, added
+from router.request_log import Requests
 from router.ring import Ring
 from router.samples import DecisionRecord, Sample
 from router.sampling import Count, Mark
@@ -112,10 +113,12 @@ class RouterLoop:
         *,
         tick: float = TICK,
         clock: Callable[[], float] = time.time,
+        requests: Requests | None = None,
     ) -> None:
         self.driver = driver
         self.plane = plane
         self.ring = ring
+        self.requests = requests or Requests(ring.epoch, clock())
         self.versions: dict[Key, Version] = {}
         self.totals: dict[Key, Counters] = {}  # since this run began, for /metrics
         self.latest: dict[Key, Sample] = {}

@@ -18,6 +18,7 @@ from router import admin_api
 from router.dataplane import DataPlane, Settings
 from router.haproxy.process import HAProxy, Paths, find_binary
 from router.loop import RouterLoop
+from router.request_reader import RequestReader
 from router.ring import Ring
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,9 @@ async def run(place: Place, driver: Driver, settings: Settings, haproxy_bin: str
                 admin_api.serve(admin_api.application(loop), place.admin_socket, stopping)
             )
             group.create_task(loop.run())
+            group.create_task(
+                RequestReader(loop.requests, loop.plane).serve(place.paths.log_socket, stopping)
+            )
             group.create_task(_keep_log_short(haproxy, stopping))
             await stopping.wait()
             loop.stop()

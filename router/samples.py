@@ -4,7 +4,8 @@ PURE. A sample is one second of one version's figures. Unknown is never zero: a 
 be read has no sample at all, and whoever draws or decides sees the gap.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any
 
 # Upper bounds of the latency histogram's buckets in microseconds; a last bucket holds all above.
@@ -71,6 +72,67 @@ class TelemetryPage:
     next: int
     samples: tuple[Sample, ...] = ()
     decisions: tuple[DecisionRecord, ...] = ()
+
+
+_SAMPLE = tuple(item.name for item in fields(Sample))
+_DECISION = tuple(item.name for item in fields(DecisionRecord))
+_HISTOGRAMS = ("histogram", "queue_histogram", "service_histogram")
+_PLAIN = tuple(name for name in _SAMPLE if name not in _HISTOGRAMS)
+_EMPTY = (0,) * BUCKETS
+_plain = attrgetter(*_PLAIN)
+
+
+def to_wire(page: TelemetryPage) -> dict[str, Any]:
+    """The page as plain JSON values. A sample is a list, its histograms only their filled buckets
+    ([index, count, ...]): a large cluster has a thousand a second, and most of them are idle."""
+    return {
+        "epoch": page.epoch,
+        "next": page.next,
+        "sample_fields": (*_PLAIN, *_HISTOGRAMS),
+        "samples": [
+            [*_plain(item), *(_sparse(getattr(item, name)) for name in _HISTOGRAMS)]
+            for item in page.samples
+        ],
+        "decisions": [
+            {name: getattr(item, name) for name in _DECISION} for item in page.decisions
+        ],
+    }
+
+
+def from_wire(data: Any) -> TelemetryPage:
+    """The inverse; names that this version does not know are passed over. Raises ValueError."""
+    try:
+        names = data["sample_fields"]
+        known = [(index, name) for index, name in enumerate(names) if name in _SAMPLE]
+        samples = []
+        for row in data["samples"]:
+            values = {name: row[index] for index, name in known}
+            for name in _HISTOGRAMS:
+                if name in values:
+                    values[name] = _dense(values[name])
+            samples.append(Sample(**values))
+        decisions = tuple(
+            DecisionRecord(**{name: item[name] for name in _DECISION if name in item})
+            for item in data["decisions"]
+        )
+        return TelemetryPage(str(data["epoch"]), int(data["next"]), tuple(samples), decisions)
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"not a page of telemetry: {error!r}") from error
+
+
+def _sparse(counts: tuple[int, ...]) -> list[int]:
+    if counts is _EMPTY or counts == _EMPTY:
+        return []
+    return [part for pair in enumerate(counts) if pair[1] for part in pair]
+
+
+def _dense(pairs: list[int]) -> tuple[int, ...]:
+    if not pairs:
+        return _EMPTY
+    counts = [0] * BUCKETS
+    for index, count in zip(pairs[::2], pairs[1::2], strict=True):
+        counts[index] = count
+    return tuple(counts)
 
 
 def quantile_us(histogram: tuple[int, ...], q: float) -> float | None:

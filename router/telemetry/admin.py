@@ -3,7 +3,18 @@
 from django.contrib import admin
 from django.http import HttpRequest
 
-from router.telemetry.models import Decision, Hour, Minute, RollupMark, Second, Series, TenSeconds
+from router.telemetry.models import (
+    Decision,
+    Hour,
+    Minute,
+    RequestGap,
+    RequestPlace,
+    RequestRecord,
+    RollupMark,
+    Second,
+    Series,
+    TenSeconds,
+)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
@@ -30,13 +41,13 @@ class SeriesAdmin(ReadOnlyAdmin):
 class SampleAdmin(ReadOnlyAdmin):
     list_display = [
         "time", "series", "ready", "starting", "desired", "busy", "queued",
-        "arrivals", "ok", "client_errors", "rejected", "timeouts", "failures",
+        "arrivals", "ok", "client_errors", "rejected", "unready", "timeouts", "failures",
     ]  # fmt: skip
     list_filter = ["series__cluster"]
     search_fields = ["series__service"]
     list_select_related = ["series"]
     ordering = ["-at"]
-    exclude = ["histogram"]
+    exclude = ["histogram", "queue_histogram", "service_histogram"]
     show_full_result_count = False  # millions of rows
 
 
@@ -52,3 +63,23 @@ class DecisionAdmin(ReadOnlyAdmin):
 @admin.register(RollupMark)
 class RollupMarkAdmin(ReadOnlyAdmin):
     list_display = ["step", "until"]
+
+
+@admin.register(RequestRecord)
+class RequestRecordAdmin(ReadOnlyAdmin):
+    list_display = ["time", "service", "version", "status", "total_ms", "who", "replica"]
+    list_filter = ["cluster"]
+    search_fields = ["=request_id", "=client_request_id", "=service"]
+    ordering = ["-pk"]
+    show_full_result_count = False
+
+
+@admin.register(RequestGap)
+class RequestGapAdmin(ReadOnlyAdmin):
+    list_display = ["time", "cluster", "seconds", "lost", "why"]
+    list_filter = ["cluster"]
+
+
+@admin.register(RequestPlace)
+class RequestPlaceAdmin(ReadOnlyAdmin):
+    list_display = ["cluster", "epoch", "seq"]

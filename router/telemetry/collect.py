@@ -15,10 +15,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from deployments.clusters.models import Cluster
-from deployments.codec import from_json
 from deployments.errors import Unavailable
 from deployments.signals import announce
-from router.samples import DecisionRecord, Sample, TelemetryPage
+from router.samples import DecisionRecord, Sample, TelemetryPage, from_wire
 from router.telemetry import rollups
 from router.telemetry.models import Decision, Second, Series, pack_histogram
 
@@ -76,7 +75,7 @@ def _ask(client: httpx.Client, epoch: str, after: int) -> TelemetryPage:
     try:
         answer = client.get("/telemetry", params={"after": after, "epoch": epoch})
         answer.raise_for_status()
-        return from_json(TelemetryPage, answer.json())
+        return from_wire(answer.json())
     except httpx.HTTPError as error:
         raise Unavailable(
             f"The router's admin API did not answer: {error}. Is `manage.py run_router` running?"
@@ -160,6 +159,7 @@ def _keep_samples(samples: list[Sample], ids: dict[Key, int]) -> None:
                 ok=sample.ok,
                 client_errors=sample.client_errors,
                 rejected=sample.rejected,
+                unready=sample.unready,
                 timeouts=sample.timeouts,
                 failures=sample.failures,
                 busy=sample.busy,
@@ -171,6 +171,8 @@ def _keep_samples(samples: list[Sample], ids: dict[Key, int]) -> None:
                 draining=sample.draining,
                 desired=sample.desired,
                 histogram=pack_histogram(sample.histogram),
+                queue_histogram=pack_histogram(sample.queue_histogram),
+                service_histogram=pack_histogram(sample.service_histogram),
             )
             for sample in samples
         ],

@@ -66,6 +66,7 @@ class SampleRow(models.Model):
     ok = models.BigIntegerField(default=0)
     client_errors = models.BigIntegerField(default=0)
     rejected = models.BigIntegerField(default=0)
+    unready = models.BigIntegerField(default=0, help_text="Of rejected: no replica was ready.")
     timeouts = models.BigIntegerField(default=0)
     failures = models.BigIntegerField(default=0)
     busy = models.FloatField(default=0.0)
@@ -76,7 +77,10 @@ class SampleRow(models.Model):
     starting = models.FloatField(default=0.0)
     draining = models.FloatField(default=0.0)
     desired = models.FloatField(default=0.0)
-    histogram = models.BinaryField(default=b"", help_text="Latency of 2xx answers, packed.")
+    # Of 2xx answers, packed: total time in the router, wait in its queue, time at the replica.
+    histogram = models.BinaryField(default=b"")
+    queue_histogram = models.BinaryField(default=b"")
+    service_histogram = models.BinaryField(default=b"")
 
     class Meta:
         abstract = True
@@ -204,3 +208,79 @@ _WORDS = {
     "peak_demand": "peak of the last minute",
     "peak_needed": "replicas its peak needs",
 }
+
+
+class RequestRecord(models.Model):
+    """One request of a version that logs its requests. Never a body. By name, as `Series` is."""
+
+    cluster = models.CharField(max_length=24)
+    service = models.CharField(max_length=32)
+    version = models.CharField(max_length=63)
+    at = models.FloatField(help_text="When it came, epoch seconds.")
+    request_id = models.CharField(max_length=100, blank=True)
+    client_request_id = models.CharField(max_length=100, blank=True)
+    method = models.CharField(max_length=16)
+    operation = models.CharField(max_length=32, blank=True)
+    status = models.PositiveSmallIntegerField()
+    # milliseconds; None where the request did not come so far
+    queue_ms = models.BigIntegerField(null=True)
+    service_ms = models.BigIntegerField(null=True, help_text="Until the replica's first byte.")
+    total_ms = models.BigIntegerField()
+    bytes_in = models.BigIntegerField()
+    bytes_out = models.BigIntegerField()
+    replica = models.CharField(max_length=100, blank=True)
+    who = models.CharField(max_length=300, blank=True, help_text="Key's name or token:subject.")
+    termination_state = models.CharField(max_length=4, blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [
+            models.Index(fields=["service", "-id"], name="requests_of_a_service"),
+            models.Index(fields=["service", "at"], name="requests_by_time"),
+            models.Index(fields=["request_id"], name="requests_by_id"),
+            models.Index(fields=["client_request_id"], name="requests_by_client_id"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.request_id} of {self.service}: {self.status}"
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromtimestamp(self.at, UTC)
+
+
+class RequestGap(models.Model):
+    """Lines of the request log that are not there. `lost` is how many, None when nobody knows."""
+
+    cluster = models.CharField(max_length=24)
+    start = models.FloatField(help_text="Epoch seconds.")
+    end = models.FloatField()
+    lost = models.PositiveIntegerField(null=True)
+    why = models.CharField(max_length=100)
+
+    class Meta:
+        ordering = ["-end"]
+        indexes = [models.Index(fields=["cluster", "end"], name="gaps_by_time")]
+
+    def __str__(self) -> str:
+        return f"{self.cluster}: {self.why}"
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromtimestamp(self.start, UTC)
+
+    @property
+    def seconds(self) -> float:
+        return max(self.end - self.start, 0.0)
+
+
+class RequestPlace(models.Model):
+    """How far a cluster's request log has been read."""
+
+    cluster = models.CharField(max_length=24, unique=True)
+    epoch = models.CharField(max_length=64, blank=True)
+    seq = models.BigIntegerField(default=0)
+    seen_at = models.FloatField(default=0.0, help_text="Epoch seconds of the last reading.")
+
+    def __str__(self) -> str:
+        return f"{self.cluster} until {self.seq} of {self.epoch}"

@@ -40,11 +40,14 @@ BY_KEY = {item.key: item for item in RANGES}
 MARKS_AT_MOST = 500  # decisions on one chart, the newest ones
 _QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 _RATES = ("ok", "client_errors", "rejected", "timeouts", "failures")
+# What a quantile is of: total time, wait in the queue, time at the replica; by its columns' prefix.
+TIMES = (("", "histogram"), ("queue_", "queue_histogram"), ("service_", "service_histogram"))
 # Columns of a chart, in the order of its CSV. Rates are per second, latencies milliseconds.
 CHART_COLUMNS = (
     "ready", "starting", "draining", "desired", "busy", "busy_peak",
-    "ok", "client_errors", "rejected", "timeouts", "failures",
-    "p50", "p95", "p99", "queued", "queued_peak",
+    "arrivals", "ok", "client_errors", "overloaded", "unready", "timeouts", "failures",
+    "p50", "p95", "p99", "queue_p50", "queue_p95", "queue_p99",
+    "service_p50", "service_p95", "service_p99", "queued", "queued_peak",
 )  # fmt: skip
 
 
@@ -138,24 +141,29 @@ def _point(versions: Sequence[Bucket]) -> dict[str, float | None]:
     """One bucket of a service: its versions added up."""
     means = [0.0] * len(MEANS)
     rates = [0.0] * len(SUMS)
-    histogram = list(versions[0].histogram)
+    histograms = [list(histogram) for histogram in versions[0].histograms]
     for index, bucket in enumerate(versions):
         for column, total in enumerate(bucket.means):
             means[column] += total / bucket.seconds
         for column, total in enumerate(bucket.sums):
             rates[column] += total / bucket.seconds
         if index:
-            histogram = [a + b for a, b in zip(histogram, bucket.histogram, strict=True)]
+            histograms = [
+                list(map(int.__add__, one, other))
+                for one, other in zip(histograms, bucket.histograms, strict=True)
+            ]
     point: dict[str, float | None] = {
         name: round(value, 3) for name, value in zip(MEANS, means, strict=True)
     }
     by_name = dict(zip(SUMS, rates, strict=True))
-    for name in _RATES:
+    for name in (*_RATES, "arrivals", "unready"):
         point[name] = round(by_name[name], 3)
-    counts = tuple(histogram)
-    for name, q in _QUANTILES:
-        value = quantile_us(counts, q)
-        point[name] = None if value is None else round(value / 1000, 2)
+    # 503 because the queue's patience was over, although replicas were ready
+    point["overloaded"] = round(by_name["rejected"] - by_name["unready"], 3)
+    for (prefix, _), histogram in zip(TIMES, histograms, strict=True):
+        for name, q in _QUANTILES:
+            value = quantile_us(tuple(histogram), q)
+            point[prefix + name] = None if value is None else round(value / 1000, 2)
     point["busy_peak"] = sum(bucket.peaks[0] for bucket in versions)
     point["queued_peak"] = sum(bucket.peaks[1] for bucket in versions)
     return point

@@ -50,27 +50,28 @@ LEVELS = (
 )
 _KEEP_DECISIONS = 400 * DAY
 
-SUMS = ("arrivals", "ok", "client_errors", "rejected", "timeouts", "failures")
+SUMS = ("arrivals", "ok", "client_errors", "rejected", "unready", "timeouts", "failures")
 MEANS = ("busy", "queued", "ready", "starting", "draining", "desired")
 PEAKS = ("busy_peak", "queued_peak")
-COLUMNS = ("series_id", "at", "seconds", *SUMS, *MEANS, *PEAKS, "histogram")
-_UPDATED = ["seconds", *SUMS, *MEANS, *PEAKS, "histogram"]
+HISTOGRAMS = ("histogram", "queue_histogram", "service_histogram")
+COLUMNS = ("series_id", "at", "seconds", *SUMS, *MEANS, *PEAKS, *HISTOGRAMS)
+_UPDATED = ["seconds", *SUMS, *MEANS, *PEAKS, *HISTOGRAMS]
 _FIRST_SUM, _FIRST_MEAN = 3, 3 + len(SUMS)
 _FIRST_PEAK = _FIRST_MEAN + len(MEANS)
-_HISTOGRAM = _FIRST_PEAK + len(PEAKS)
+_FIRST_HISTOGRAM = _FIRST_PEAK + len(PEAKS)
 
 
 class Bucket:
     """Adds up rows (tuples of `COLUMNS`) of one series, or of one service's versions."""
 
-    __slots__ = ("histogram", "means", "peaks", "seconds", "sums")
+    __slots__ = ("histograms", "means", "peaks", "seconds", "sums")
 
     def __init__(self) -> None:
         self.seconds = 0
         self.sums = [0] * len(SUMS)
         self.means = [0.0] * len(MEANS)  # weighted by seconds until `values`
         self.peaks = [0] * len(PEAKS)
-        self.histogram = [0] * BUCKETS
+        self.histograms = [[0] * BUCKETS for _ in HISTOGRAMS]
 
     def add(self, row: tuple) -> None:
         seconds = row[2]
@@ -81,14 +82,15 @@ class Bucket:
             self.means[index] += row[_FIRST_MEAN + index] * seconds
         for index in range(len(PEAKS)):
             self.peaks[index] = max(self.peaks[index], row[_FIRST_PEAK + index])
-        if row[_HISTOGRAM]:
-            add_histogram(row[_HISTOGRAM], self.histogram)
+        for index, histogram in enumerate(self.histograms):
+            if packed := row[_FIRST_HISTOGRAM + index]:
+                add_histogram(packed, histogram)
 
     def values(self, series: int, at: int) -> tuple:
         """A row of `COLUMNS` again."""
         means = (value / self.seconds for value in self.means)
-        packed = pack_histogram(self.histogram)
-        return (series, at, self.seconds, *self.sums, *means, *self.peaks, packed)
+        packed = map(pack_histogram, self.histograms)
+        return (series, at, self.seconds, *self.sums, *means, *self.peaks, *packed)
 
 
 def merge(rows: Iterable[tuple], step: int) -> list[tuple]:

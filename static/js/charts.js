@@ -11,11 +11,20 @@
   const el = (name) => document.querySelector(`[data-chart-${name}]`);
   const show = (name, on) => { const node = el(name); if (node) node.hidden = !on; };
 
+  // What the latency is of: the whole way, the wait in the router's queue, or the time at the replica.
+  const TIMES = {
+    total: { prefix: "", title: "Latency of good answers, ms" },
+    queue: { prefix: "queue_", title: "Wait in the queue, good answers, ms" },
+    service: { prefix: "service_", title: "Time at the replica, good answers, ms" },
+  };
+  let time = "total";
+  const columnOf = (line) => line.column ?? TIMES[time].prefix + line.quantile;
+
   // The figure: rows from the top, each with its own y axis and legend. ---------------------------------
   const ROWS = [
     { title: "Replicas", share: 0.34, phoneHead: 92 },
     { title: "Requests per second", share: 0.24, phoneHead: 80 },
-    { title: "Latency of good answers, ms", share: 0.24, phoneHead: 52 },
+    { title: TIMES.total.title, share: 0.24, phoneHead: 52 },
     { title: "Waiting in the router", share: 0.18, phoneHead: 52 },
   ];
   // column of the data, name, row, colour token, and how it is drawn
@@ -26,12 +35,13 @@
     { column: "desired", name: "desired", row: 0, color: "desired", width: 1.4, step: true, dash: "dash", format: ".4~g" },
     { column: "ok", name: "2xx", row: 1, color: "ok", width: 1.5, fill: 0.14, format: ".2f" },
     { column: "client_errors", name: "4xx", row: 1, color: "client", width: 1.4, dash: "dot", format: ".2f" },
-    { column: "rejected", name: "503 rejected", row: 1, color: "rejected", width: 1.6, format: ".2f" },
+    { column: "overloaded", name: "503 overloaded", row: 1, color: "rejected", width: 1.6, format: ".2f" },
+    { column: "unready", name: "503 no replica", row: 1, color: "rejected", width: 1.2, dash: "dot", format: ".2f" },
     { column: "timeouts", name: "504 timed out", row: 1, color: "timeout", width: 1.4, dash: "dash", format: ".2f" },
     { column: "failures", name: "502 failed", row: 1, color: "failure", width: 1.4, dash: "dashdot", format: ".2f" },
-    { column: "p50", name: "p50", row: 2, color: "p50", width: 1.4, format: ".1f" },
-    { column: "p95", name: "p95", row: 2, color: "p95", width: 1.6, dash: "dash", format: ".1f" },
-    { column: "p99", name: "p99", row: 2, color: "p99", width: 1.2, dash: "dot", format: ".1f" },
+    { quantile: "p50", name: "p50", row: 2, color: "p50", width: 1.4, format: ".1f" },
+    { quantile: "p95", name: "p95", row: 2, color: "p95", width: 1.6, dash: "dash", format: ".1f" },
+    { quantile: "p99", name: "p99", row: 2, color: "p99", width: 1.2, dash: "dot", format: ".1f" },
     { column: "queued", name: "mean", row: 3, color: "queued", width: 1.5, fill: 0.16, format: ".2f" },
     { column: "queued_peak", name: "peak", row: 3, color: "queued", width: 1, dash: "dot", format: ".4~g" },
   ];
@@ -97,7 +107,7 @@
       mode: "lines",
       name: line.name,
       x: data.x,
-      y: data.columns[line.column],
+      y: data.columns[columnOf(line)],
       yaxis: axis(line.row),
       legend: legend(line.row),
       connectgaps: false,
@@ -280,7 +290,7 @@
       // each trace gets arrays of its own: Plotly appends to them in place
       await window.Plotly.extendTraces(chart, {
         x: [...LINES.map(() => [...next.x]), ...areas.map((part) => part.x)],
-        y: [...LINES.map((line) => next.columns[line.column]), ...areas.map((part) => part.y)],
+        y: [...LINES.map((line) => next.columns[columnOf(line)]), ...areas.map((part) => part.y)],
       }, [...LINES.keys(), ...FILLED.map((_, index) => first + index)], limit);
     } else if (follow) {
       await window.Plotly.relayout(chart, { "xaxis.range": [next.start, next.end] });
@@ -303,7 +313,7 @@
   // What a change of colours or size is drawn from.
   function keepData() {
     data.x = chart.data[0].x;
-    LINES.forEach((line, index) => { data.columns[line.column] = chart.data[index].y; });
+    LINES.forEach((line, index) => { data.columns[columnOf(line)] = chart.data[index].y; });
   }
   function span() {
     return { "5m": 300, "30m": 1800, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "30d": 2592000 }[range];
@@ -398,6 +408,15 @@
     el("csv").href = `${chart.dataset.csv}?${new URLSearchParams({ range, ...only })}`;
     load();
   }
+  document.querySelector(".chart-times")?.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-time]");
+    if (!button) return;
+    time = button.dataset.time;
+    ROWS[2].title = TIMES[time].title;
+    for (const other of document.querySelectorAll(".chart-times [data-time]"))
+      other.setAttribute("aria-pressed", String(other === button));
+    load(); // what was appended meanwhile is known of the other time only
+  });
   el("png").addEventListener("click", () => {
     if (!drawn) return window.slipway?.toast("There is nothing to draw in this range.", "info");
     return window.Plotly.downloadImage(chart, {

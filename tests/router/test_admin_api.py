@@ -5,7 +5,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments.codec import from_json
 from router.admin_api import application
 from router.dataplane import DataPlane, Settings
 from router.haproxy.pool import Key
@@ -13,7 +12,7 @@ from router.haproxy.process import HAProxy, Paths
 from router.haproxy.stats import Counters
 from router.loop import RouterLoop, Status
 from router.ring import Ring
-from router.samples import Sample, TelemetryPage
+from router.samples import Sample, from_wire
 from tests.router.fakes import MemoryDriver
 
 
@@ -34,7 +33,7 @@ def ask(loop: RouterLoop, now: float = 100.0) -> httpx.AsyncClient:
 async def test_telemetry_goes_on_after_the_number_asked_for(loop: RouterLoop) -> None:
     async with ask(loop) as client:
         answer = await client.get("/telemetry?after=3")
-        page = from_json(TelemetryPage, answer.json())
+        page = from_wire(answer.json())
         assert [item.at for item in page.samples] == [3, 4]
         assert (page.epoch, page.next) == ("now", 5)
         assert (await client.get("/telemetry?after=5&epoch=now")).json()["samples"] == []

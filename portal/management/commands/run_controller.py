@@ -1,4 +1,4 @@
-"""The controller process: follows rollouts, shows states, collects the routers' telemetry.
+"""The controller process: follows rollouts, shows states, collects the routers' telemetry and request logs.
 
 One at a time in a SLIPWAY_HOME (a lock that the kernel frees when its holder dies). Each cycle starts
 at its deadline; one that is late is said. Nothing but a signal ends the loop.
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _PERIOD = 0.5
 _COLLECT_EVERY = 1.0
+_TIDY_EVERY = 60.0
 _LATE = 2.0
 
 
@@ -78,23 +79,33 @@ def run(stop: threading.Event, period: float) -> None:
 
 def _collect_until(stop: threading.Event) -> None:
     """Take over every router's figures each second; a router that is away is said once."""
-    from router.telemetry import rollups
+    from router.telemetry import requests, rollups
     from router.telemetry.collect import collect
 
     away: set[str] = set()
+    tidied = time.monotonic()
     due = time.monotonic()
     while not stop.is_set():
         try:
             close_old_connections()
             for cluster in Cluster.objects.all():
                 try:
-                    collect(cluster, settings.HOME.run / f"router-{cluster.name}.sock")
+                    admin_socket = settings.HOME.run / f"router-{cluster.name}.sock"
+                    collect(cluster, admin_socket)
+                    requests.collect(cluster.name, admin_socket)
                     away.discard(cluster.name)
                 except SlipwayError as error:
                     if cluster.name not in away:
                         away.add(cluster.name)
                         log.warning("telemetry of %s: %s", cluster.name, error.message)
             rollups.maintain(time.time())
+            if time.monotonic() - tidied > _TIDY_EVERY:
+                tidied = time.monotonic()
+                requests.prune(
+                    time.time(),
+                    days=settings.ENV.request_log_days,
+                    rows=settings.ENV.request_log_rows,
+                )
         except Exception:
             log.exception("telemetry: this round failed")
         due = max(due + _COLLECT_EVERY, time.monotonic())

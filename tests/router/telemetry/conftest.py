@@ -14,8 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from deployments.clusters.models import Cluster, Family, Sku
-from deployments.codec import to_json
-from router.samples import DecisionRecord, Sample, TelemetryPage
+from router.samples import DecisionRecord, Sample, TelemetryPage, to_wire
 
 
 @dataclass
@@ -32,7 +31,7 @@ class FakeRouter:
     def page(self, epoch: str, after: int) -> dict[str, Any]:
         begin = after if epoch == self.epoch else 0
         items = self.log[begin : begin + self.page_size]
-        return to_json(
+        return to_wire(
             TelemetryPage(
                 self.epoch,
                 begin + len(items),

@@ -212,7 +212,6 @@ def test_keeping_a_page_twice_is_a_race_lost(cluster: Cluster, router: FakeRoute
 
 
 def _page(router: FakeRouter):  # type: ignore[no-untyped-def]
-    from deployments.codec import from_json
-    from router.samples import TelemetryPage
+    from router.samples import from_wire
 
-    return from_json(TelemetryPage, router.page("", 0))
+    return from_wire(router.page("", 0))

@@ -79,11 +79,11 @@ class TestChart:
 
     def test_rates_are_per_measured_second(self, series: Series) -> None:
         for i in range(4):  # four of ten seconds measured
-            second(series, NOW - 100 + i, ok=6, rejected=2)
+            second(series, NOW - 100 + i, ok=6, rejected=3, unready=1)
         roll_up(NOW)
         found = chart("diabetes", BY_KEY["30m"], NOW)
         assert found.columns["ok"] == [6]
-        assert found.columns["rejected"] == [2]
+        assert (found.columns["overloaded"], found.columns["unready"]) == ([2], [1])
 
     def test_quantiles_are_of_the_merged_requests(self, series: Series) -> None:
         second(series, NOW - 60, histogram=histogram(b0=99))  # up to 1 ms
@@ -92,6 +92,27 @@ class TestChart:
         assert found.columns["p50"][0] < 1
         assert found.columns["p95"][0] < 1
         assert found.columns["p99"][0] == pytest.approx(1, abs=0.1)
+
+    def test_queue_and_replica_have_quantiles_of_their_own_at_every_resolution(
+        self, series: Series
+    ) -> None:
+        for at in (NOW - 100, NOW - 99):
+            second(
+                series,
+                at,
+                histogram=histogram(b10=1),
+                queue_histogram=histogram(b0=1),
+                service_histogram=histogram(b5=1),
+            )
+        roll_up(NOW)
+        for span in ("5m", "30m"):
+            columns = chart("diabetes", BY_KEY[span], NOW).columns
+            total, queue, service = (
+                columns[name][0] for name in ("p99", "queue_p99", "service_p99")
+            )
+            assert 50 <= total <= 75
+            assert queue <= 1
+            assert 7.5 <= service <= 10
 
     def test_versions_are_added_up(self, series: Series) -> None:
         other = Series.objects.create(cluster="local", service="diabetes", version="b")
