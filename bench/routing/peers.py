@@ -1,7 +1,7 @@
 """What our router is compared with, and the servers behind all of them.
 
-Each peer as its own documentation sets it up for this: connections to the replica kept, no log, one
-worker. `start` functions return the peer's port and the pids whose CPU time is the proxy's.
+Each peer as its own documentation sets it up for speed: connections to the replica kept, no log, one
+worker, buffers that suit large bodies. A peer is its port and the pids whose CPU time is the proxy's.
 """
 
 import contextlib
@@ -65,6 +65,7 @@ http {{
     keepalive_timeout 65s;
     keepalive_requests 1000000000;
     client_max_body_size 200m;
+    client_body_buffer_size 1m;
     client_body_temp_path {folder}/nginx-body;
     proxy_temp_path {folder}/nginx-proxy;
     fastcgi_temp_path {folder}/nginx-fastcgi;
