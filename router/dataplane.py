@@ -31,6 +31,7 @@ from router.token_maps import TokenMaps
 log = logging.getLogger(__name__)
 
 _MAPS_EVERY = 30.0  # seconds between looks whether the maps are still what we think
+_CHECKS_A_SECOND = 4_000  # of all slots; beyond that each is checked less often than twice a second
 _SAY_AGAIN = 60.0  # the same refusal is said once a minute
 _RELOAD_AGAIN = 30.0  # seconds until a refused configuration is tried again
 
@@ -305,6 +306,7 @@ class DataPlane:
             body_socket=str(paths.body_socket),
             backends=tuple(shapes),
             connections=connections,
+            check_interval_ms=max(500, held * 1000 // _CHECKS_A_SECOND),
             log_socket=str(paths.log_socket),
             slot_folder=None if self.links.folder is None else str(self.links.folder),
         )
