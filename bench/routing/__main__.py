@@ -1,6 +1,7 @@
 """The command `bench/router`: arguments, one run, tables, JSON, the page's figures."""
 
 import argparse
+import os
 import platform
 import shutil
 import signal
@@ -70,8 +71,10 @@ def main() -> int:
                     f"{name} is missing: install it with your system's package manager"
                 )
         before = busy_share()
+        os.sched_setaffinity(0, {cores.load})  # the readings' own work is not the proxy's
         with (
-            tempfile.TemporaryDirectory(prefix="slipway-bench-") as name,
+            # short, whatever TMPDIR says: the path of a socket in it may hold 107 bytes
+            tempfile.TemporaryDirectory(prefix="slipway-bench-", dir="/tmp") as name,
             Programs(Path(name)) as programs,
         ):
             run = Suites(programs, cores, length(chosen), wanted, _say)
@@ -117,7 +120,8 @@ def _machine() -> str:
         ),
         platform.machine(),
     )
-    return f"{psutil.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {platform.release()}"
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"{psutil.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {kernel}"
 
 
 def _write_page(run: Suites, goals: list[tuple[str, ...]]) -> None:

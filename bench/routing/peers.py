@@ -22,7 +22,7 @@ _RAY_SECONDS = 90
 _UPSTREAM = """\
 global
     nbthread 1
-    maxconn 4000
+    maxconn 1000
 defaults
     mode http
     timeout client 1h
@@ -38,7 +38,7 @@ frontend answers
 _BARE = """\
 global
     nbthread 1
-    maxconn 8000
+    maxconn 1000
 defaults
     mode http
     timeout client 65s
@@ -59,7 +59,7 @@ daemon off;
 master_process off;
 pid {folder}/nginx.pid;
 error_log stderr error;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 1000; }}
 http {{
     access_log off;
     keepalive_timeout 65s;

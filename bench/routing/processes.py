@@ -80,11 +80,13 @@ class Programs:
 
     def __exit__(self, *_: object) -> None:
         # somebody who presses Ctrl-C twice is not to leave half of them behind
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in ends}
         try:
             self._stack.close()
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def on_exit(self, close: Callable[[], object]) -> None:
         """For what ends otherwise than by a signal to a pid."""
