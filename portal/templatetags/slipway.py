@@ -124,7 +124,8 @@ def ago_words(seconds: float) -> str:
     if size < 5:
         return "just now"
     unit, word = next((unit, word) for limit, unit, word in _AGO if size < limit)
-    count = int(size // unit)
+    # what lasts 12 h should not be said to end "in 11 h" a moment later
+    count = int(size // unit) if past else int(size / unit + 0.5)
     if count == 1 and len(word) > 3:
         word = word.removesuffix("s")
     return f"{count} {word} ago" if past else f"in {count} {word}"

@@ -138,7 +138,7 @@
     const size = Math.abs(seconds);
     if (size < 5) return "just now";
     const [, unit, plural] = STEPS.find(([limit]) => size < limit);
-    const count = Math.floor(size / unit);
+    const count = seconds >= 0 ? Math.floor(size / unit) : Math.floor(size / unit + 0.5);
     const word = count === 1 && plural.length > 3 ? plural.slice(0, -1) : plural;
     return seconds >= 0 ? `${count} ${word} ago` : `in ${count} ${word}`;
   }

@@ -24,7 +24,8 @@ TEMPLATES = Path(settings.CHECKOUT) / "templates"
     [(0, "just now"), (4.9, "just now"), (5, "5 s ago"), (59.9, "59 s ago"), (60, "1 min ago"),
      (3599, "59 min ago"), (3600, "1 h ago"), (86_399, "23 h ago"), (86_400, "1 day ago"),
      (2 * 86_400, "2 days ago"), (60 * 86_400, "1 month ago"), (90 * 86_400, "2 months ago"),
-     (800 * 86_400, "2 years ago"), (-30, "in 30 s"), (-2, "just now")],
+     (800 * 86_400, "2 years ago"), (-30, "in 30 s"), (-2, "just now"),
+     (-43_199.5, "in 12 h"), (-5400, "in 2 h"), (-5399, "in 1 h")],
 )  # fmt: skip
 def test_how_long_ago(seconds: float, words: str) -> None:
     assert slipway.ago_words(seconds) == words
