@@ -122,7 +122,4 @@ def test_only_replicas_with_a_gate_may_send_a_request_on_to_another() -> None:
     text = render.render(UNIX)
     assert "    retry-on conn-failure 425\n" in text
     # a copy of each request costs a third of all that it costs: only while a gate may refuse
-    assert (
-        "    http-request disable-l7-retry unless { var(txn.be),map_str(gates.map) -m found }"
-        in text
-    )
+    assert "    http-request disable-l7-retry unless { var(txn.gated) -m found }\n" in text
