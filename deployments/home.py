@@ -81,7 +81,8 @@ class Home:
 
     def ensure(self) -> None:
         """Create the folders, readable by their owner only where they hold secrets or sockets."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        # the database is in it; a folder that a person made keeps the mode it was given
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.store, self.uploads, self.environments, self.clusters):
             folder.mkdir(exist_ok=True)
         for name in ("deployments", "environments", "processes"):

@@ -11,8 +11,9 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 
 from deployments.clusters.changes import refresh
-from deployments.clusters.models import Cluster, Sku
+from deployments.clusters.models import Cluster, SigningKey, Sku
 from deployments.errors import SlipwayError
+from deployments.registry.admin import ReadOnly
 from deployments.types import CheckStatus
 
 
@@ -67,6 +68,18 @@ class ClusterAdmin(admin.ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Cluster | None = None) -> bool:
         return False  # detaching refuses while services run
+
+
+@admin.register(SigningKey)
+class SigningKeyAdmin(ReadOnly, admin.ModelAdmin):
+    """The public halves; the private one is nobody's to see."""
+
+    list_display = ["kid", "cluster", "created_at"]
+    list_filter = ["cluster"]
+    list_select_related = ["cluster"]
+    search_fields = ["kid"]
+    fields = ["cluster", "kid", "public_pem", "created_at"]
+    readonly_fields = ("cluster", "kid", "public_pem", "created_at")
 
 
 @admin.register(Sku)

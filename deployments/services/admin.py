@@ -18,10 +18,12 @@ from deployments.services.changes import delete_service
 from deployments.services.models import (
     Deployment,
     DeploymentStep,
+    IssuedToken,
     Revision,
     RevisionModel,
     Service,
 )
+from deployments.services.tokens import revoke
 from deployments.upkeep import is_lost
 
 _SERVICE_FIELDS = (
@@ -152,3 +154,24 @@ class DeploymentAdmin(ReadOnly, admin.ModelAdmin):
         for row in lost:
             enqueue_deployment(row.pk)
         self.message_user(request, f"{len(lost)} of {len(queryset)} were queued again.")
+
+
+@admin.register(IssuedToken)
+class IssuedTokenAdmin(ReadOnly, admin.ModelAdmin):
+    """Who was given a token and until when. The token itself is kept nowhere."""
+
+    list_display = ["subject", "service", "issued_at", "expires_at", "revoked_at", "created_by"]
+    list_filter = ["cluster", "service", "revoked_at", "expires_at"]
+    list_select_related = ["service", "created_by"]
+    search_fields = ["subject", "jti", "service__name"]
+    date_hierarchy = "issued_at"
+    actions = ["revoke_them"]
+
+    @admin.action(description="Revoke the selected tokens")
+    def revoke_them(self, request: HttpRequest, queryset: QuerySet[IssuedToken]) -> None:
+        count = 0
+        for token in queryset.filter(revoked_at=None).select_related("service"):
+            if token.service is not None:
+                revoke(request.user, token.service, token.jti)  # type: ignore[arg-type]
+                count += 1
+        self.message_user(request, f"{count} revoked; they stop working within 2 seconds.")
