@@ -33,8 +33,8 @@ class TrafficForm(forms.Form):
                 error_messages={
                     "required": "Give a number, 0 for no requests.",
                     "invalid": "Give a whole number of percent.",
-                    "min_value": "A share is 0 to 100 %.",
-                    "max_value": "A share is 0 to 100 %.",
+                    "min_value": "A share is between 0 and 100.",
+                    "max_value": "A share is between 0 and 100.",
                 },
                 help_text="No deployment of it has succeeded yet." if closed else "",
                 widget=forms.NumberInput(

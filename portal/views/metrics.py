@@ -137,7 +137,7 @@ def _ledger(service: str, form: LedgerForm) -> dict[str, Any]:
         "decisions": found[:limit],
         "more": len(found) > limit,
         "show": show,
-        "version": version,
+        "of_version": version,
         "filters": _FILTERS,
         "opened": opened,
     }

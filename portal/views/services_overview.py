@@ -54,7 +54,7 @@ def _replicas(service: Service, version: str = "") -> dict[str, Any]:
     return {
         "service": service,
         "versions": list(rows),
-        "version": only.name if only is not None else "",
+        "of_version": only.name if only is not None else "",
         "desired": service.desired_replicas if only is None else only.desired_replicas,
         "replicas": [view for view in found if only is None or view.replica.version == only.name],
         "seen_at": seen,

@@ -85,10 +85,10 @@ def add_revision(
 
 
 def replica(number: int, phase: Phase = Phase.READY, **more: Any) -> Replica:
+    more.setdefault("version", "default")
     return Replica(
         id=f"diabetes-r1-{number}",
         service="diabetes",
-        version="default",
         revision=1,
         phase=phase,
         address=f"127.0.0.1:{41000 + number}",

@@ -17,8 +17,8 @@ from router.telemetry.models import Second, Series, pack_histogram
 from tests.portal.services.conftest import add_revision
 from tests.serving import serve
 
-TABS = ("overview", "test", "consume", "settings", "history")
-PARTS = ("header", "state", "timeline", "replicas", "figures", "keys")
+TABS = ("overview", "versions", "test", "consume", "settings", "history")
+PARTS = ("header", "state", "timeline", "replicas", "figures", "keys", "versions-table")
 
 
 @pytest.mark.parametrize("tab", TABS)
@@ -98,10 +98,11 @@ def test_usual_durations_are_of_the_other_deployments(
     assert "usually 3 s" in text
 
 
-def _measure(service: str, now: float) -> None:
+def measure_seconds(service: str, now: float, version: str = "default") -> None:
+    """20 answers in each of the last seconds."""
     histogram = [0] * BUCKETS
     histogram[6] = 100
-    series = Series.objects.create(cluster="local", service=service, version="default")
+    series = Series.objects.create(cluster="local", service=service, version=version)
     Second.objects.bulk_create(
         Second(
             series=series, at=int(now) - back, ok=20, ready=2, histogram=pack_histogram(histogram)
@@ -136,7 +137,7 @@ def test_the_list_shows_figures_replicas_and_models(
 ) -> None:
     from django.utils import timezone
 
-    _measure("diabetes", timezone.now().timestamp())
+    measure_seconds("diabetes", timezone.now().timestamp())
     client.force_login(viewer)
     text = client.get(reverse("service-list")).content.decode()
     assert "20.0" in text
