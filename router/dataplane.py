@@ -18,7 +18,7 @@ from deployments.errors import PermanentError, SlipwayError, Unavailable
 from deployments.types import CustomLines, RouterSpec, ServiceSpec
 from router import setup
 from router.following import Following
-from router.haproxy import gates, pool, render, slots, stats
+from router.haproxy import gates, names, pool, render, slots, stats
 from router.haproxy.links import SlotLinks
 from router.haproxy.pool import Key
 from router.haproxy.process import HAProxy
@@ -34,6 +34,9 @@ _MAPS_EVERY = 30.0  # seconds between looks whether the maps are still what we t
 _CHECKS_A_SECOND = 4_000  # of all slots; beyond that each is checked less often than twice a second
 _SAY_AGAIN = 60.0  # the same refusal is said once a minute
 _RELOAD_AGAIN = 30.0  # seconds until a refused configuration is tried again
+
+
+_TABLES = tuple(f"show table {table}" for table in ("counters", *names.LATENCY_TABLES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +175,9 @@ class DataPlane:
         due = self._look.due(self.slots, self.servers, self.backends, wanted, begun)
         asked = self._look.figures(list(self.backends.values()), whole=counters)
         commands = ["show info", *asked]
-        commands += ["show table counters"] if counters else []
+        commands += _TABLES if counters else ()
         gated = counters and self.links.folder is not None
-        commands += [f"show map {render.GATES_MAP}"] if gated else []
+        commands += [f"show map {names.GATES_MAP}"] if gated else []
         for name in due:
             commands += [f"show servers state {name}", f"show servers conn {name}"]
         try:
@@ -186,7 +189,8 @@ class DataPlane:
             counted = None
             if counters:
                 table = stats.parse_counters(next(answers), self._lines)
-                counted = {worker.pid: self._counters(figures, table)}
+                times = stats.parse_times([next(answers) for _ in names.LATENCY_TABLES])
+                counted = {worker.pid: self._counters(figures, table, times)}
             self._gates = stats.parse_map(next(answers)) if gated else None
             servers = {
                 name: self._by_name(stats.parse_servers(next(answers), next(answers)))
@@ -208,7 +212,10 @@ class DataPlane:
         )
 
     def _counters(
-        self, figures: Mapping[str, BackendFigures], table: Mapping[str, tuple[int, ...]]
+        self,
+        figures: Mapping[str, BackendFigures],
+        table: Mapping[str, tuple[int, ...]],
+        times: Mapping[str, stats.Times],
     ) -> dict[str, Counters]:
         """By backend. What did not change since the last time is the same object."""
         before, self._counted = self._counted, {}
@@ -216,10 +223,10 @@ class DataPlane:
         for name in self.backends.values():
             if (figure := figures.get(name)) is None:
                 continue
-            source = (figure.arrivals, figure.ok, table.get(name))
+            source = (figure.arrivals, figure.ok, table.get(name), times.get(name))
             last = before.get(name)
             if last is None or last[0] != source:
-                last = (source, stats.counters(figure, source[2]))
+                last = (source, stats.counters(figure, *source[2:]))
             self._counted[name] = last
             found[name] = last[1]
         return found
@@ -259,7 +266,7 @@ class DataPlane:
             commands += gates.commands(
                 self._gates,
                 self.backends.values(),
-                want_maps[render.TIMEOUTS_MAP] if want_maps else {},
+                want_maps[names.TIMEOUTS_MAP] if want_maps else {},
                 overlap=bool(self.old_workers),
                 now=self._clock(),
             )
@@ -403,8 +410,9 @@ class DataPlane:
         """What stands beside the text."""
         files = {name: pool.map_text(entries) for name, entries in maps.items()}
         # a new worker does not know what replicas are still at work on for the one before
-        since = gates.entries(maps[render.TIMEOUTS_MAP], self._clock())
-        files[render.GATES_MAP] = pool.map_text(since)
+        since = gates.entries(maps[names.TIMEOUTS_MAP], self._clock())
+        files[names.GATES_MAP] = pool.map_text(since)
+        files[names.BUCKETS_MAP] = render.buckets_map()
         files["router.lua"] = render.render_lua(config)
         return files | self.token_maps.files({}) | setup.files(spec)
 
@@ -485,7 +493,7 @@ class DataPlane:
         shapes = self.shapes or (BackendShape(slots=self.settings.slots),)
         config = self._config(shapes, spec)
         text = render.render(config)
-        maps: dict[str, dict[str, str]] = {name: {} for name in render.MAPS}
+        maps: dict[str, dict[str, str]] = {name: {} for name in names.MAPS}
         try:
             said = await self.haproxy.check(text, self._files(config, maps, spec))
         except PermanentError as error:
@@ -510,8 +518,8 @@ class DataPlane:
         except stats.Unreadable as error:
             raise SlipwayError(f"HAProxy's answer makes no sense: {error}") from error
         maps = await self._read_maps()
-        self.backends = pool.recovered(maps[render.VERSIONS_MAP])
-        names = sorted({backend for backend, _ in servers})
+        self.backends = pool.recovered(maps[names.VERSIONS_MAP])
+        found = sorted({backend for backend, _ in servers})
         known = (self.following.asked, self.following.spec) if self.shapes else ()
         same = [
             spec
@@ -524,7 +532,7 @@ class DataPlane:
             waits = dict(enumerate(shape.queue_wait_ms for shape in self.shapes))
             self.shapes = tuple(
                 BackendShape(waits.get(index, 500), sum(backend == name for backend, _ in servers))
-                for index, name in enumerate(names)
+                for index, name in enumerate(found)
             )
         keys = {name: key for key, name in self.backends.items()}
         now = self._monotonic()
@@ -537,7 +545,7 @@ class DataPlane:
                 wanted.get(keys[name], ()) if name in keys else (),
                 now,
             )
-            for name in names
+            for name in found
         }
         self._look = Look()
         self._ready = True
@@ -550,11 +558,11 @@ class DataPlane:
         )
 
     async def _read_maps(self) -> dict[str, dict[str, str]]:
-        answers = await self.haproxy.runtime.ask([f"show map {name}" for name in render.MAPS])
+        answers = await self.haproxy.runtime.ask([f"show map {name}" for name in names.MAPS])
         try:
             found = {
                 name: stats.parse_map(answer)
-                for name, answer in zip(render.MAPS, answers, strict=True)
+                for name, answer in zip(names.MAPS, answers, strict=True)
             }
         except stats.Unreadable as error:
             raise SlipwayError(f"HAProxy's answer makes no sense: {error}") from error
@@ -579,12 +587,12 @@ class DataPlane:
         for pid in self.old_workers:
             answer = await master.ask(f"@!{pid} show servers conn")
             told = await master.ask(f"@!{pid} show stat -1 2 -1")
-            table = await master.ask(f"@!{pid} show table counters") if counted is not None else ""
-            if (
-                not answer.strip()
-                or not told.strip()
-                or (counted is not None and not table.strip())
-            ):
+            tables = (
+                [await master.ask(f"@!{pid} {command}") for command in _TABLES]
+                if counted is not None
+                else []
+            )
+            if not answer.strip() or not told.strip() or not all(table.strip() for table in tables):
                 ended.add(pid)
                 continue  # it ended just now
             for address, used in stats.parse_used(answer).values():
@@ -596,9 +604,9 @@ class DataPlane:
                         ours, busy=ours.busy + figure.busy, queued=ours.queued + figure.queued
                     )
             if counted is not None:
-                lines = stats.parse_counters(table)
+                lines, times = stats.parse_counters(tables[0]), stats.parse_times(tables[1:])
                 counted[pid] = {
-                    name: stats.counters(figure, lines.get(name))
+                    name: stats.counters(figure, lines.get(name), times.get(name))
                     for name, figure in own_figures.items()
                 }
         if self.links.folder is not None:

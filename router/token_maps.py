@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from deployments.errors import SlipwayError
 from deployments.types import RouterSpec, ServiceSpec
 from router import tokens
-from router.haproxy import render, stats
+from router.haproxy import names, stats
 from router.haproxy.process import HAProxy
 from router.tokens import Wanted
 
@@ -47,14 +47,14 @@ class TokenMaps:
 
     async def verified(self) -> dict[str, str]:
         """What HAProxy has verified so far: its map of tokens."""
-        return (await self._read(render.TOKENS_MAP))[0]
+        return (await self._read(names.TOKENS_MAP))[0]
 
     async def follow(self, tell_old_workers: Callable[[Sequence[str]], Awaitable[None]]) -> int:
         """Bring HAProxy to what is wanted. Returns how many commands that took; none when it is."""
         wanted, now = self._wanted, self._monotonic()
         known, self._known = self._known, None  # until all of it went through
         if known is None:
-            [revoked] = await self._read(render.REVOKED_MAP)
+            [revoked] = await self._read(names.REVOKED_MAP)
             known = Wanted(frozenset(revoked), takers=None)
         ago = None if self._looked_at is None else now - self._looked_at
         step = tokens.step(known, wanted, ago)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from deployments.types import RouterSpec, ServiceSpec
-from router.haproxy import render
+from router.haproxy import names
 
 LOOK_EVERY = 60.0  # seconds between looks through the tokens that HAProxy has verified
 
@@ -60,12 +60,12 @@ def step(before: Wanted, after: Wanted, looked_ago: float | None) -> Step:
     gone = sorted(before.revoked - after.revoked)
     fewer = before.takers is None or not before.takers <= (after.takers or frozenset())
     less = bool(added) or fewer
-    first = tuple(f"add map {render.REVOKED_MAP} {jti} revoked" for jti in added)
+    first = tuple(f"add map {names.REVOKED_MAP} {jti} revoked" for jti in added)
     return Step(
         first=first,
         look=less or looked_ago is None or looked_ago >= LOOK_EVERY,
-        last=tuple(f"del map {render.REVOKED_MAP} {jti}" for jti in gone),
-        old=(*first, f"clear map {render.TOKENS_MAP}") if less else (),
+        last=tuple(f"del map {names.REVOKED_MAP} {jti}" for jti in gone),
+        old=(*first, f"clear map {names.TOKENS_MAP}") if less else (),
     )
 
 
@@ -86,7 +86,7 @@ def outdated(entries: Mapping[str, str], known: Wanted, now: float) -> tuple[str
 
 def forget(keys: Sequence[str]) -> tuple[str, ...]:
     """The commands that take these out of the map of tokens."""
-    return tuple(f"del map {render.TOKENS_MAP} {key}" for key in keys)
+    return tuple(f"del map {names.TOKENS_MAP} {key}" for key in keys)
 
 
 def files(known: Wanted, entries: Mapping[str, str], now: float) -> dict[str, str]:
@@ -95,6 +95,6 @@ def files(known: Wanted, entries: Mapping[str, str], now: float) -> dict[str, st
     stale = set(outdated(entries, known, now))
     kept = {key: value for key, value in entries.items() if key not in stale}
     return {
-        render.REVOKED_MAP: "".join(f"{jti} revoked\n" for jti in sorted(known.revoked)),
-        render.TOKENS_MAP: "".join(f"{key} {value}\n" for key, value in sorted(kept.items())),
+        names.REVOKED_MAP: "".join(f"{jti} revoked\n" for jti in sorted(known.revoked)),
+        names.TOKENS_MAP: "".join(f"{key} {value}\n" for key, value in sorted(kept.items())),
     }

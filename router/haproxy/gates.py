@@ -8,7 +8,7 @@ goes on to another replica. HAProxy adds to the map by itself; here it is decide
 
 from collections.abc import Collection, Mapping
 
-from router.haproxy import render
+from router.haproxy import names
 
 _SLACK = 5.0  # seconds beyond the scoring timeout for which a backend stays
 _LONGEST = 3600.0
@@ -30,15 +30,15 @@ def commands(
     said = []
     for name in sorted(backends) if overlap else ():
         if name not in present:
-            said.append(f"add map {render.GATES_MAP} {name} {int(now)}")
+            said.append(f"add map {names.GATES_MAP} {name} {int(now)}")
         elif now - _number(present[name]) > _RENEW:
-            said.append(f"set map {render.GATES_MAP} {name} {int(now)}")
+            said.append(f"set map {names.GATES_MAP} {name} {int(now)}")
     for name, since in sorted(present.items()):
         if overlap and name in backends:
             continue
         kept = min(_number(timeouts_ms.get(name, "60000")) / 1000 + _SLACK, _LONGEST)
         if name not in backends or not 0 <= now - _number(since) <= kept:
-            said.append(f"del map {render.GATES_MAP} {name}")
+            said.append(f"del map {names.GATES_MAP} {name}")
     return tuple(said)
 
 

@@ -14,12 +14,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from deployments.types import AuthSpec, ServiceSpec
-from router.haproxy import render, request_line
-from router.haproxy.render import BackendShape
+from deployments.types import ServiceSpec
+from router.haproxy import names, render, request_line
+from router.haproxy.render import SCORING_TIMEOUT_MS, BackendShape
 
 _SURGE = 2  # slots beyond the most replicas wanted: those that leave still stand in theirs
 _MOST_SLOTS = 1024
+_KEY_NAMES = ("primary", "secondary")  # in the order of AuthSpec.key_digests
 
 
 class Key(NamedTuple):
@@ -119,24 +120,64 @@ def maps(
     retry_after: Mapping[Key, int],
 ) -> dict[str, dict[str, str]]:
     """What every map should hold for these services."""
-    wanted: dict[str, dict[str, str]] = {name: {} for name in render.MAPS}
+    wanted: dict[str, dict[str, str]] = {name: {} for name in names.MAPS}
     for spec in services:
         for version in spec.versions:
             key = Key(spec.name, version.name)
             backend = backends[key]
-            wanted[render.VERSIONS_MAP][str(key)] = backend
-            wanted[render.TIMEOUTS_MAP][backend] = str(version.revision.scoring_timeout_ms)
+            wanted[names.VERSIONS_MAP][str(key)] = backend
+            wanted[names.NAMES_MAP][backend] = str(key)
+            wanted[names.TIMEOUTS_MAP][backend] = str(version.revision.scoring_timeout_ms)
             if version.revision.request_log:
                 wanted[request_line.LOGGED_MAP][backend] = "on"
             if key in retry_after:
-                wanted[render.RETRY_MAP][backend] = str(retry_after[key])
-        wanted[render.ROUTES_MAP][spec.name] = backends[default_version(spec)]
-        if _open(spec.auth):
-            wanted[render.OPEN_MAP][spec.name] = "open"
-        elif spec.auth.key_enabled:
-            for digest in spec.auth.key_digests:
-                wanted[render.KEYS_MAP][f"{digest.upper()}:{spec.name}"] = "key"
+                wanted[names.RETRY_MAP][backend] = str(retry_after[key])
+        default = backends[default_version(spec)]
+        shared = shares(spec)
+        wanted[names.ROUTES_MAP][spec.name] = names.SPLIT if shared else default
+        for place, version_name in enumerate(shared):
+            entry = f"{spec.name}~{place}"
+            wanted[names.SPLITS_MAP][entry] = backends[Key(spec.name, version_name)]
+        _access(spec, default if _plain(spec) else None, wanted)
+        for origin in spec.cors_origins:
+            entry, value = (spec.name, "*") if origin == "*" else (f"{spec.name}:{origin}", "yes")
+            wanted[names.CORS_MAP][entry] = value
     return wanted
+
+
+def shares(spec: ServiceSpec) -> tuple[str, ...]:
+    """Whose each hundredth of a service's requests is; empty where the default version has them all."""
+    chosen = default_version(spec).version
+    others = [item for item in spec.versions if item.name != chosen and item.traffic_percent > 0]
+    given = [item.name for item in others for _ in range(item.traffic_percent)][:100]
+    return (*given, *[chosen] * (100 - len(given))) if given else ()
+
+
+def _plain(spec: ServiceSpec) -> bool:
+    """Whether all that the fast lane of `rules` leaves out is not asked of this service."""
+    revision = spec.versions[0].revision
+    return (
+        len(spec.versions) == 1
+        and not revision.request_log
+        and revision.scoring_timeout_ms == SCORING_TIMEOUT_MS
+    )
+
+
+def _access(spec: ServiceSpec, plain: str | None, wanted: dict[str, dict[str, str]]) -> None:
+    """Who may call. `plain` is the backend of a service that takes the fast lane."""
+    path = f"/api/v1/service/{spec.name}/score"
+    if spec.auth.token_enabled:
+        wanted[names.OPEN_MAP][spec.name] = "token"
+        if plain is not None:
+            wanted[names.SCORES_MAP][path] = plain
+    elif not spec.auth.key_enabled:
+        wanted[names.OPEN_MAP][spec.name] = "open"
+    if not spec.auth.key_enabled:
+        return
+    for name, digest in zip(_KEY_NAMES, spec.auth.key_digests, strict=False):
+        wanted[names.KEYS_MAP][f"{digest.upper()}:{spec.name}"] = name
+        if plain is not None:
+            wanted[names.TICKETS_MAP][f"{path}:{digest.upper()}"] = plain
 
 
 def default_version(spec: ServiceSpec) -> Key:
@@ -145,19 +186,20 @@ def default_version(spec: ServiceSpec) -> Key:
     return Key(spec.name, chosen.name)
 
 
-def _open(auth: AuthSpec) -> bool:
-    return not auth.key_enabled and not auth.token_enabled
-
-
 # Where each map stands when something is added; the other way round when something goes.
 _ADD_ORDER = (
     request_line.LOGGED_MAP,
-    render.TIMEOUTS_MAP,
-    render.RETRY_MAP,
-    render.KEYS_MAP,
-    render.OPEN_MAP,
-    render.VERSIONS_MAP,
-    render.ROUTES_MAP,
+    names.TIMEOUTS_MAP,
+    names.RETRY_MAP,
+    names.NAMES_MAP,
+    names.CORS_MAP,
+    names.KEYS_MAP,
+    names.OPEN_MAP,
+    names.VERSIONS_MAP,
+    names.SPLITS_MAP,
+    names.ROUTES_MAP,
+    names.SCORES_MAP,
+    names.TICKETS_MAP,
 )
 
 

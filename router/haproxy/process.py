@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -398,8 +399,10 @@ def _children(process: psutil.Process) -> Iterator[psutil.Process]:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours reaches HAProxy but where programs are and how text is spelled."""
-    return {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+    """Nothing of ours reaches HAProxy but where programs are, how text is spelled, and a word of this start
+    alone, with which the ids of its requests begin."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+    return {**kept, "SLIPWAY_BOOT": secrets.token_hex(4)}
 
 
 def _write(path: Path, text: str) -> None:

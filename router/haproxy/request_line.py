@@ -66,6 +66,4 @@ def loud(socket: str) -> list[str]:
     """Its rule once `txn.be` says which version a request belongs to."""
     if not socket:
         return []
-    return [
-        f"http-request set-log-level info if {{ var(txn.be),map_str({LOGGED_MAP}) -m found }}"
-    ]
+    return [f"http-request set-log-level info if {{ var(txn.be),map_str({LOGGED_MAP}) -m found }}"]

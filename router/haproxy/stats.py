@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from router.haproxy import render
+from router.haproxy import names
 from router.samples import BUCKETS
 
 # By command, inherited, resolving. Not 0x04: that only tells that the text said `disabled`, and stays
@@ -81,6 +81,7 @@ class Counters:
 HISTOGRAMS = ("histogram", "queue_histogram", "service_histogram")
 PLAIN = tuple(item.name for item in fields(Counters) if item.name not in HISTOGRAMS)
 _NOTHING = Counters()
+_NO_TIMES = (0,) * BUCKETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ def parse_counters(text: str, known: Lines | None = None) -> dict[str, tuple[int
             found[name] = last[1]
             continue
         values = tuple(int(value) for _, value in _COUNTER.findall(" " + cells))
-        if len(values) != render.COUNTERS:
+        if len(values) != names.COUNTERS:
             raise Unreadable(f"a line of the counters is cut: {line[:100]!r}")
         found[name] = values
         if known is not None:
@@ -247,18 +248,66 @@ def parse_processes(text: str) -> Processes:
     return Processes(master, current, tuple(old))
 
 
-def counters(figures: BackendFigures, counted: Sequence[int] | None) -> Counters:
-    """One backend's counters from both sources; None where the table has no line for it yet."""
-    values = counted or (0,) * render.COUNTERS
+# Of one backend, in all, in the queue and at a replica: how many 2xx answers in each bucket.
+Times = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+def parse_times(answers: Sequence[str]) -> dict[str, Times]:
+    """`show table` of each of `names.LATENCY_TABLES`: backend -> its three histograms.
+
+    An answer that did not wait stands in the first table only: it took as long at its replica as in all.
+    """
+    tables = [
+        _latencies(text, table) for text, table in zip(answers, names.LATENCY_TABLES, strict=True)
+    ]
+    direct, total, queue, service = tables
+    found = {}
+    for backend in set().union(*tables):
+        at_once = direct.get(backend, _NO_TIMES)
+        unwaited = (sum(at_once), *_NO_TIMES[1:])
+        found[backend] = (
+            tuple(map(int.__add__, at_once, total.get(backend, _NO_TIMES))),
+            tuple(map(int.__add__, unwaited, queue.get(backend, _NO_TIMES))),
+            tuple(map(int.__add__, at_once, service.get(backend, _NO_TIMES))),
+        )
+    return found
+
+
+def _latencies(text: str, table: str) -> dict[str, list[int]]:
+    """One table: backend -> answers by bucket."""
+    lines = text.strip().splitlines()
+    if not lines or not lines[0].startswith(f"# table: {table},"):
+        raise Unreadable(f"show table {table} answered {text[:200]!r}")
+    found: dict[str, list[int]] = {}
+    try:
+        for line in lines[1:]:
+            _, _, rest = line.partition(" key=")
+            key, _, cells = rest.partition(" ")
+            bucket, _, backend = key.partition(".")
+            counts = found.get(backend) or found.setdefault(backend, list(_NO_TIMES))
+            counts[int(bucket)] = int(cells.rpartition("=")[2])
+    except (IndexError, ValueError) as error:
+        raise Unreadable(f"a line of the table {table} makes no sense: {line[:100]!r}") from error
+    return found
+
+
+def counters(
+    figures: BackendFigures, counted: Sequence[int] | None, times: Times | None
+) -> Counters:
+    """One backend's counters from all sources; None where a table has no line for it yet."""
+    values = counted or (0,) * names.COUNTERS
+    total, queue, service = times or (_NO_TIMES,) * 3
     return Counters(
         arrivals=figures.arrivals,
         ok=figures.ok,
-        client_errors=values[render.CLIENT_ERRORS],
-        rejected=values[render.REJECTED],
-        unready=values[render.UNREADY],
-        timeouts=values[render.TIMEOUTS],
-        failures=values[render.FAILURES],
-        histogram=tuple(values[render.HISTOGRAM : render.HISTOGRAM + BUCKETS]),
+        client_errors=values[names.CLIENT_ERRORS],
+        rejected=values[names.REJECTED],
+        unready=values[names.UNREADY],
+        timeouts=values[names.TIMEOUTS],
+        failures=values[names.FAILURES],
+        histogram=total,
+        queue_histogram=queue,
+        service_histogram=service,
     )
 
 

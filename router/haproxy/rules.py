@@ -1,0 +1,539 @@
+"""What a request meets on its way, as HAProxy's rules.
+
+PURE. Each rule costs time on every request, so they come in two lanes:
+
+- **The fast lane** is for what nearly all requests are: a POST to the score of a plain service (one
+  version, nothing special asked of it) with a key that this very connection has shown before. One look
+  into `tickets.map` tells both that the key is good and where the request goes. Nothing is remembered of
+  a credential but on its own connection: its digest need not be made again, and it is looked up anew
+  each time, so a key that was taken back stops working at once.
+- **The full lane** does everything else, the first request of each connection included: ids that the client
+  gave, versions and their shares, keys and tokens, origins, methods, sizes.
+
+Both end in the same backend, whose rules are `replica_rules`. An answer of 2xx leaves the response's
+rules early; what follows is for the others.
+
+Never here: sockets, files, the clock.
+"""
+
+from typing import TYPE_CHECKING
+
+from router.haproxy import request_line
+from router.haproxy.answers import REQUEST_ID, answer, body, headers, own_error
+from router.haproxy.names import (
+    BUCKETS_MAP,
+    CLIENT_ERRORS,
+    CORS_MAP,
+    DIRECT,
+    FAILURES,
+    GATES_MAP,
+    KEYS_MAP,
+    MAPS,
+    NAMES_MAP,
+    OPEN_MAP,
+    QUEUE,
+    REJECTED,
+    RETRY_MAP,
+    REVOKED_MAP,
+    ROUTES_MAP,
+    SCORES_MAP,
+    SERVICE,
+    SPLIT,
+    SPLITS_MAP,
+    TICKETS_MAP,
+    TIMEOUTS,
+    TIMEOUTS_MAP,
+    TOKENS_MAP,
+    TOTAL,
+    UNREADY,
+    VERSIONS_MAP,
+)
+
+if TYPE_CHECKING:
+    from router.haproxy.render import RouterConfig
+
+_LONGEST_ID = 100
+_ID = f"^[A-Za-z0-9._:+/=@-]{{1,{_LONGEST_ID}}}$"  # nothing that could break out of a JSON string
+
+# A word of HAProxy's own start, its worker and its count of requests: unlike any other.
+_UNIQUE_ID = '"${SLIPWAY_BOOT}-%pid-%rt"'
+# That of the connection's first request, behind the number of this one: a tenth of the price of a UUID.
+_REQUEST_ID = (
+    "http-request set-var(txn.id)"
+    " var(sess.requests,0),add(1),set-var(sess.requests),concat(-,sess.id)"
+)
+
+# Headers that ask for something; whoever sends one takes the full lane.
+_SPECIAL = "x-request-id x-ms- azureml-model-deployment transfer-encoding origin upgrade expect"
+_BEARER = "http_auth_bearer"
+
+# Whose backend a request went to, where only the backend is known.
+_SERVICE = f"%[var(txn.be),map_str({NAMES_MAP},unknown),field(1,/)]"
+_NOT_REPLIED = "!{ var(txn.replied) -m found }"
+
+
+def frontend_rules(config: "RouterConfig") -> list[str]:
+    """Of the frontend that clients reach."""
+    return [
+        f"unique-id-format {_UNIQUE_ID}",
+        "# never asked: HAProxy has only maps that something names, and the loop keeps them all",
+        *(f"acl of_the_loop path,map_str({name}) -m found" for name in MAPS),
+        *config.custom.frontend,
+        _REQUEST_ID,
+        *request_line.silent(config.log_socket),
+        *_https_only(config),
+        *_fast_lane(config),
+        *_ids(),
+        *_route(config),
+        *_origins(),
+        *_methods(),
+        *_auth(config),
+        *_size(config),
+        *_forward(),
+        *_frontend_answers(),
+        "use_backend body_hop if { var(txn.hop) -m found }",
+        "use_backend %[var(txn.be)]",
+    ]
+
+
+def _https_only(config: "RouterConfig") -> list[str]:
+    if config.tls_port is None or config.plain_http:
+        return []
+    return [
+        answer(
+            403,
+            "HttpsRequired",
+            f"This router scores over HTTPS only, on port {config.tls_port}",
+            "unless { ssl_fc }",
+        )
+    ]
+
+
+def _fast_lane(config: "RouterConfig") -> list[str]:
+    common = (
+        f"METH_POST same_bearer {{ req.hdr_val(content-length) le {config.body_limit} }} !special"
+    )
+    lines = [
+        "# fast lane",
+        f"acl special req.hdr_names -m sub {_SPECIAL}",
+        f"acl same_bearer {_BEARER},strcmp(sess.bearer) eq 0",
+        "acl sent var(txn.be) -m found",
+        f"http-request set-var(txn.be) path,concat(:,sess.digest),map_str({TICKETS_MAP}) if {common}",
+        "http-request allow if sent",
+    ]
+    if config.token_keys:
+        lines += [
+            f"http-request set-var(txn.be) path,map_str({SCORES_MAP}) if {common}"
+            f" {{ path,strcmp(sess.path) eq 0 }} {{ date,sub(sess.until) -m int lt 0 }}"
+            f" {{ var(sess.ticket),map_str({TOKENS_MAP}) -m found }}",
+            "http-request allow if sent",
+        ]
+    return lines
+
+
+def _ids() -> list[str]:
+    """Kept when given and safe, made otherwise."""
+
+    def safe(header: str) -> str:
+        return f"if {{ req.fhdr({header}) -m reg {_ID} }}"
+
+    return [
+        "# full lane: ids",
+        f"http-request set-var-fmt(sess.id) {_UNIQUE_ID} unless {{ var(sess.id) -m found }}",
+        "http-request set-var(txn.id) var(sess.requests),concat(-,sess.id)",
+        f"http-request set-var(txn.id) req.fhdr(x-request-id) {safe('x-request-id')}",
+        f"http-request set-var(txn.client) req.fhdr(x-ms-request-id) {safe('x-ms-request-id')}",
+        "http-request set-var(txn.client) req.fhdr(x-ms-client-request-id)"
+        f" {safe('x-ms-client-request-id')}",
+        *(
+            answer(
+                431,
+                "RequestHeaderTooLarge",
+                f"{header} must not exceed {_LONGEST_ID} characters",
+                f"if {{ req.fhdr({header}) -m len {_LONGEST_ID + 1}:1000000 }}",
+            )
+            for header in ("x-request-id", "x-ms-client-request-id", "x-ms-request-id")
+        ),
+    ]
+
+
+def _route(config: "RouterConfig") -> list[str]:
+    """To which backend: the pinned version's, else one of those that share the service's traffic."""
+    return [
+        "# route",
+        "http-request set-var(txn.svc) path,field(5,/) if { path_beg /api/v1/service/ }",
+        f"http-request set-var(txn.be) var(txn.svc),map_str({ROUTES_MAP})",
+        "http-request return status 200 content-type text/plain string Healthy if !sent { path /healthz }",
+        answer(
+            404,
+            "ServiceNotFound",
+            "No service named %[var(txn.svc),json(utf8s)]",
+            "if !sent { var(txn.svc) -m found }",
+        ),
+        answer(404, "NotFound", "No such path", "if !sent"),
+        "http-request set-var(txn.op) path,field(6,/,0)",
+        "http-request set-var(txn.pin) req.fhdr(azureml-model-deployment)",
+        "acl pinned var(txn.pin) -m found",
+        f"http-request set-var(txn.shared) bool(true) if {{ var(txn.be) -m str {SPLIT} }}",
+        "http-request set-var(txn.share) rand(100) if { var(txn.shared) -m found }",
+        f"http-request set-var(txn.be) var(txn.svc),concat(~,txn.share),map_str({SPLITS_MAP})"
+        " if { var(txn.shared) -m found } !pinned",
+        f"http-request set-var(txn.be) var(txn.svc),concat(/,txn.pin),map_str({VERSIONS_MAP},none)"
+        " if pinned",
+        answer(
+            404,
+            "DeploymentNotFound",
+            "No deployment %[var(txn.pin),json(utf8s)] in service %[var(txn.svc)]",
+            "if pinned { var(txn.be) -m str none }",
+        ),
+        *request_line.loud(config.log_socket),
+        "http-request track-sc0 var(txn.be) table counters",
+        "acl score var(txn.op) -m str score",
+        "acl swagger var(txn.op) -m str swagger.json",
+        answer(404, "NotFound", "No such path", "if !score !swagger"),
+    ]
+
+
+def _origins() -> list[str]:
+    """A browser's page of another origin. Where a service names none, OPTIONS is its replicas' affair."""
+    allowed = {
+        "Access-Control-Allow-Origin": "%[var(txn.origin)]",
+        "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+        "Access-Control-Allow-Headers": "authorization, content-type, x-request-id, "
+        "x-ms-client-request-id, x-ms-request-id, azureml-model-deployment",
+        "Access-Control-Max-Age": "600",
+    }
+    return [
+        "# origins",
+        "http-request set-var(txn.asking) req.fhdr(origin)",
+        "acl asking var(txn.asking) -m found",
+        "http-request set-var(txn.origin) var(txn.asking)"
+        f" if asking {{ var(txn.svc),concat(:,txn.asking),map_str({CORS_MAP}) -m found }}",
+        f"http-request set-var(txn.origin) str(*) if asking {{ var(txn.svc),map_str({CORS_MAP}) -m found }}",
+        "http-request return status 204" + headers(allowed) + " if { method OPTIONS }"
+        " { var(txn.origin) -m found }",
+    ]
+
+
+def _methods() -> list[str]:
+    return [
+        answer(
+            405,
+            "MethodNotAllowed",
+            "Use POST, GET or OPTIONS",
+            "if score !{ method POST GET OPTIONS }",
+            Allow="GET, POST, OPTIONS",
+        ),
+        answer(
+            405,
+            "MethodNotAllowed",
+            "Use GET or OPTIONS",
+            "if swagger !{ method GET OPTIONS }",
+            Allow="GET, OPTIONS",
+        ),
+    ]
+
+
+def _auth(config: "RouterConfig") -> list[str]:
+    """Who is let in. `txn.who` is primary, secondary or token:<subject> afterwards; unset where the
+    service is open to everyone. Only a key's digest is known here."""
+    return [
+        "# key; a browser's preflight carries none. The connection remembers what it was shown",
+        f"http-request set-var(sess.digest) {_BEARER},set-var(sess.bearer),sha2(256),hex",
+        "http-request set-var(txn.digest) var(sess.digest),concat(:,txn.svc)"
+        f" if {{ {_BEARER} -m found }}",
+        f"http-request set-var(txn.who) var(txn.digest),map_str({KEYS_MAP})",
+        "acl known var(txn.who) -m found",
+        f"http-request set-var(txn.access) var(txn.svc),map_str({OPEN_MAP}) if !known",
+        *_token(config),
+        answer(
+            401,
+            "Unauthorized",
+            "Missing or wrong key for service %[var(txn.svc)]",
+            "if !known !{ var(txn.access) -m str open } !{ method OPTIONS }",
+            **{"WWW-Authenticate": "Bearer"},
+        ),
+    ]
+
+
+def _token(config: "RouterConfig") -> list[str]:
+    """A token is verified once; until it expires, its digest is looked up like a key's.
+
+    The algorithm and the key are chosen here and never by the token. What is cheap to tell comes before
+    the signature: forging work for this router takes a key id, and at most one verification a request.
+    """
+    if not config.token_keys:
+        return []
+    verifying = "if { var(txn.kid) -m found }"
+    return [
+        "# token: what was verified before",
+        "acl takes_tokens var(txn.access) -m str token",
+        f"http-request set-var(txn.seen) var(txn.digest),map_str({TOKENS_MAP}) if takes_tokens",
+        "http-request set-var(txn.now) date if takes_tokens",
+        "http-request set-var(txn.until) var(txn.seen),field(1,:) if { var(txn.seen) -m found }",
+        "http-request set-var(txn.who) var(txn.seen),field(3,:,0)"
+        " if { var(txn.until),sub(txn.now) -m int gt 0 }",
+        "# token: verified now",
+        f"http-request set-var(txn.kid) {_BEARER},jwt_header_query('$.kid') if takes_tokens !known",
+        f"http-request set-var(txn.exp) {_BEARER},jwt_payload_query('$.exp','int') {verifying}",
+        f"http-request set-var(txn.jti) {_BEARER},jwt_payload_query('$.jti') {verifying}",
+        f"http-request set-var(txn.sub) {_BEARER},jwt_payload_query('$.sub') {verifying}",
+        f"http-request set-var(txn.aud) {_BEARER},jwt_payload_query('$.aud') {verifying}",
+        f"acl es256 {_BEARER},jwt_header_query('$.alg') -m str ES256",
+        "acl alive var(txn.exp),sub(txn.now) -m int gt 0",
+        "acl named var(txn.jti) -m found",
+        "acl for_somebody var(txn.sub) -m found",
+        "acl for_this_service var(txn.aud),strcmp(txn.svc) eq 0",
+        f"acl revoked var(txn.jti),map_str({REVOKED_MAP}) -m found",
+        *(
+            f"http-request set-var(txn.verified) {_BEARER},jwt_verify(ES256,token-{index}.pem)"
+            f" if {{ var(txn.kid) -m str {kid} }} alive for_this_service for_somebody named !revoked es256"
+            for index, kid in enumerate(config.token_keys, 1)
+        ),
+        "acl verified var(txn.verified) -m int 1",
+        "http-request set-var(txn.until) var(txn.exp) if verified",
+        "http-request set-var-fmt(txn.who) token:%[var(txn.sub)] if verified",
+        f"http-request set-map({TOKENS_MAP}) %[var(txn.digest)]"
+        " %[var(txn.exp)]:%[var(txn.jti)]:%[var(txn.who)] if verified",
+        "# the connection's next request with it takes the fast lane",
+        "http-request set-var(sess.ticket) var(txn.digest) if takes_tokens known",
+        "http-request set-var(sess.until) var(txn.until) if takes_tokens known",
+        "http-request set-var(sess.path) path if takes_tokens known",
+    ]
+
+
+def too_large(config: "RouterConfig") -> str:
+    return f"The request body must not exceed {config.body_limit} bytes"
+
+
+def _size(config: "RouterConfig") -> list[str]:
+    return [
+        "# size: announced here, counted by the body frontend where it is not announced",
+        answer(
+            413,
+            "RequestTooLarge",
+            too_large(config),
+            f"if {{ req.body_size gt {config.body_limit} }}",
+        ),
+        "acl announced req.fhdr(content-length) -m found",
+        "http-request set-var(txn.hop) bool(true) if !announced { method POST }",
+        "http-request set-var(txn.hop) bool(true)"
+        " if !announced { req.fhdr(transfer-encoding) -m found }",
+    ]
+
+
+def _forward() -> list[str]:
+    return [
+        "http-request set-path /%[var(txn.op)]",
+        f"http-request set-var(txn.timeout) var(txn.be),map_str({TIMEOUTS_MAP})",
+    ]
+
+
+def _frontend_answers() -> list[str]:
+    return [
+        f"http-after-response sc-inc-gpc({CLIENT_ERRORS},0)"
+        " if { status 400:499 } !{ var(txn.counted) -m found }",
+        f"http-after-response set-header x-request-id %[{REQUEST_ID}] if {{ {REQUEST_ID} -m found }}",
+        "http-after-response allow unless { var(txn.svc) -m found }",
+        "# full lane",
+        "http-after-response set-header x-ms-client-request-id %[var(txn.client)]"
+        " if { var(txn.client) -m found }",
+        "http-after-response set-header access-control-allow-origin %[var(txn.origin)]"
+        " if { var(txn.origin) -m found }",
+        "http-after-response add-header vary Origin if { var(txn.asking) -m found }",
+        f"http-after-response set-header azureml-model-deployment"
+        f" %[var(txn.be),map_str({NAMES_MAP},-),field(2,/)] if {{ var(txn.shared) -m found }}",
+    ]
+
+
+def hop_rules(config: "RouterConfig") -> list[str]:
+    """Of the backend that hands bodies of unannounced length to the body frontend."""
+    return [
+        "timeout server 24h",
+        *request_line.silent(config.log_socket),
+        f"http-request set-header x-request-id %[{REQUEST_ID}]",
+        *(
+            f"http-request set-header x-slipway-{name} %[var(txn.{name})]"
+            f" if {{ var(txn.{name}) -m found }}"
+            for name in _HANDED_ON
+        ),
+        "http-after-response set-var(txn.counted) bool(true) if { status 400:499 }",
+    ]
+
+
+_HANDED_ON = ("be", "svc", "op", "timeout", "who", "client")
+
+
+def body_rules(config: "RouterConfig") -> list[str]:
+    """Of the frontend behind that backend: a Lua filter counts bodies as they pass.
+
+    It costs 30 us, so requests that say their length never come here. Its socket belongs to the
+    router's user alone, which is why the headers on it can be trusted.
+    """
+    return [
+        f"filter lua.body_limit {config.body_limit}",
+        "unique-id-format %[req.hdr(x-request-id)]",
+        "http-request set-var(txn.id) req.hdr(x-request-id)",
+        *(
+            f"http-request set-var(txn.{name}) req.hdr(x-slipway-{name})"
+            f" if {{ req.hdr(x-slipway-{name}) -m found }}"
+            for name in _HANDED_ON
+        ),
+        "http-request del-header x-slipway- -m beg",
+        *request_line.silent(config.log_socket),
+        *request_line.loud(config.log_socket),
+        'http-after-response set-status 413 reason "Payload Too Large"'
+        " if { var(txn.too_large) -m found }",
+        "use_backend %[var(txn.be)]",
+    ]
+
+
+def replica_rules(config: "RouterConfig") -> list[str]:
+    """Of every version's backend."""
+    retry = f"%[var(txn.be),map_str({RETRY_MAP},1)]"
+    gated = config.slot_folder is not None
+    # with lines of an administrator's own no rule may end early: his would be passed over
+    early = not config.custom.backend
+    return [
+        "balance leastconn",
+        f"default-server check inter {config.check_interval_ms}ms fall 1 rise 1"
+        " observe layer4 error-limit 1 on-error mark-down",
+        answer(
+            503,
+            "NoReadyReplicas",
+            f"No ready replicas for service {_SERVICE}",
+            "if { nbsrv lt 1 }",
+            **{"Retry-After": retry},
+        ),
+        "# a slow upload must not sit on a replica's slot, and is no part of the time it takes",
+        f"http-request wait-for-body time {config.body_timeout}s",
+        "http-request set-var(txn.t0) date(0,us)",
+        "http-request track-sc0 var(txn.be) table counters",
+        "http-request set-path /score unless { var(txn.op) -m found }",
+        "http-request del-header authorization",
+        f"http-request set-header x-request-id %[{REQUEST_ID}]",
+        "http-request set-timeout server var(txn.timeout) if { var(txn.timeout) -m found }",
+        *(_gate_requests() if gated else ()),
+        *_latencies(early),
+        *(_gate_answers(retry) if gated else ()),
+        'http-response set-status 502 reason "Bad Gateway" if { status 500 }',
+        "http-response set-var(txn.replied) bool(true) if { status ge 500 }",
+        *(["http-after-response allow if { status 200:299 }"] if early else ()),
+        *_outcomes(),
+        *_errors(retry),
+        *config.custom.backend,
+    ]
+
+
+def _latencies(early: bool) -> list[str]:
+    """Count a 2xx answer by its times, exactly: being tracked counts an entry of a table by one.
+
+    The buckets are found like addresses in a routing table, by one look-up. An answer that did not wait
+    has one time; only one that did is counted three times.
+    """
+
+    def count(counter: int, microseconds: str, table: str, condition: str) -> str:
+        key = f"{microseconds},map_ip({BUCKETS_MAP}),concat(.,txn.be)"
+        return f"http-response track-sc{counter} {key} table {table} if {condition}"
+
+    total = "date(0,us),sub(txn.t0)"
+    lines = [
+        "http-response set-header server-timing queue;dur=%Tw,replica;dur=%Tr"
+        " if { var(txn.svc) -m found }",
+        "acl good status 200:299",
+        "acl waited var(txn.wait) -m int gt 0",
+        "http-response set-var-fmt(txn.wait) %Tw",
+        count(1, total, DIRECT, "good !waited"),
+    ]
+    if early:
+        lines.append("http-response allow if good !waited")
+    return [
+        *lines,
+        "http-response set-var(txn.wait_us) var(txn.wait),mul(1000) if waited",
+        f"http-response set-var(txn.spent_us) {total},sub(txn.wait_us) if waited",
+        "http-response set-var(txn.spent_us) int(0) if waited { var(txn.spent_us) -m int lt 0 }",
+        count(1, total, TOTAL, "good waited"),
+        count(2, "var(txn.wait_us)", QUEUE, "good waited"),
+        count(3, "var(txn.spent_us)", SERVICE, "good waited"),
+    ]
+
+
+def _gate_requests() -> list[str]:
+    """What takes a request that a replica's gate refused (425) to another replica.
+
+    HAProxy can send a request again only when it kept a copy, and copying costs a third of all that a
+    request costs. So it keeps one only where a gate may refuse, and says in the request that it did: while
+    the backend is in the map of gates, and of requests that wait. (These rules were passed before a client
+    left or a timeout struck; and where requests wait, HAProxy's time is not what is short.)
+    """
+    gated = f"{{ be_conn_free le 0 }} || {{ var(txn.be),map_str({GATES_MAP}) -m found }}"
+    return [
+        "retries 10",
+        "retry-on conn-failure 425",
+        f"http-request set-var(txn.gated) bool(true) if {gated}",
+        "http-request disable-l7-retry unless { var(txn.gated) -m found }",
+        "http-request set-header x-slipway-retry %[var(txn.t0)] if { var(txn.gated) -m found }",
+    ]
+
+
+def _gate_answers(retry: str) -> list[str]:
+    """What a gate's last word becomes, and when a gate may have to speak.
+
+    Three things leave a replica at work on what HAProxy has given up: a client that left (400 here), a
+    timeout (504) and a worker's death (502). A replica's own 425 comes as 449 with a header.
+    """
+    busy = body("TooManyRequests", f"Too many requests for service {_SERVICE} (overloaded)")
+    given_up = "if { status 400 502 504 } !{ var(txn.answered) -m found }"
+    full = "if { status 425 503 } { res.fhdr(x-slipway-gate) -m found }"
+    return [
+        "http-response set-var(txn.answered) bool(true) if { status 400 502 504 }",
+        f"http-response set-var(txn.full) bool(true) {full}",
+        f"http-response return status 503 {busy}{headers({'Retry-After': retry})}"
+        " if { var(txn.full) -m found }",
+        'http-response set-status 425 reason "Too Early"'
+        " if { status 449 } { res.fhdr(x-slipway-status) -m found }",
+        "http-response del-header x-slipway-status if { status 425 }",
+        f"http-after-response set-map({GATES_MAP}) %[var(txn.be)] %[date] {given_up}",
+    ]
+
+
+def _outcomes() -> list[str]:
+    """Count what did not go well, and tell a replica that nobody could reach from a full queue."""
+    refused = (
+        f"{{ status 503 }} {_NOT_REPLIED} {{ srv_name -m found }} !{{ srv_name -m len 0 }}"
+        " !{ var(txn.full) -m found }"
+    )
+    return [
+        f'http-after-response set-status 502 reason "Bad Gateway" if {refused}',
+        "http-after-response set-var(txn.counted) bool(true) if { status 400:499 }",
+        f"http-after-response sc-inc-gpc({CLIENT_ERRORS},0) if {{ status 400:499 }}",
+        f"http-after-response sc-inc-gpc({REJECTED},0) if {{ status 503 }} {_NOT_REPLIED}",
+        # of these, what no replica could have taken: it says nothing about how many are needed
+        f"http-after-response sc-inc-gpc({UNREADY},0) if {{ status 503 }} {_NOT_REPLIED}"
+        " { nbsrv lt 1 }",
+        f"http-after-response sc-inc-gpc({TIMEOUTS},0) if {{ status 504 }} {_NOT_REPLIED}",
+        f"http-after-response sc-inc-gpc({FAILURES},0) if {{ status 500:502 }}",
+        f"http-after-response sc-inc-gpc({FAILURES},0) if {{ status 503:599 }}"
+        " { var(txn.replied) -m found }",
+    ]
+
+
+def _errors(retry: str) -> list[str]:
+    """What HAProxy says by itself. Of its 503 there are three: see `_outcomes`."""
+    ready = "nbsrv,bool,iif"
+    return [
+        own_error(
+            400,
+            "%[var(txn.error_code,BadRequest)]",
+            "%[var(txn.error_message,The request is not valid)]",
+        ),
+        own_error(502, "ReplicaFailed", "Replica closed connection before replying"),
+        own_error(
+            503,
+            f"%[{ready}(TooManyRequests,NoReadyReplicas)]",
+            f'%[{ready}("Too many requests for service ","No ready replicas for service ")]'
+            f'{_SERVICE}%[{ready}(" (overloaded)","")]',
+            **{"Retry-After": retry},
+        ),
+        own_error(504, "ScoringTimeout", f"Scoring timed out for service {_SERVICE}"),
+    ]
