@@ -370,9 +370,10 @@ class DataPlane:
                 await self._install(asked.shapes, fresh, maps, spec)
                 await self.haproxy.start()
             except PermanentError as error:
+                if spec is self.following.asked:
+                    self.following.refuse(spec, error)
                 if spec is choices[-1]:
                     raise
-                self.following.refuse(spec, error)
             else:
                 self.following.took(spec)
                 break

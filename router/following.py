@@ -94,7 +94,7 @@ class Following:
         return setup.Status(
             generation=self.spec.generation,
             wanted=asked.generation,
-            problem=self.problem,
+            problem=self.problem if asked == self._refused else "",
             tls_not_after=_not_after(self.spec),
         )
 

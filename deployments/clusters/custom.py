@@ -85,7 +85,11 @@ _REFUSED: Mapping[str, Mapping[str, str]] = {
 # Words that are refused wherever they stand.
 _WORDS = {
     "external-check": _PROGRAMS,
-    "track-sc0": "Slipway counts requests with track-sc0; use track-sc1 or track-sc2",
+    **dict.fromkeys(
+        ("track-sc0", "track-sc1", "track-sc2", "track-sc3"),
+        "Slipway counts with track-sc0 to track-sc3; write tune.stick-counters 6 in global, and use "
+        "track-sc4 or track-sc5",
+    ),
 }
 _WITH_SECOND = ("option", "http-request", "http-response", "tcp-request")
 _DISGUISE = frozenset("\\\"'$")

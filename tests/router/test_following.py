@@ -63,6 +63,7 @@ def test_a_refusal_is_told_and_tried_again_in_a_minute(following: Following, clo
     following.refuse(SPEC, PermanentError("HAProxy refuses"))
     following.ask(better)
     assert following.due() is better  # other settings are tried at once
+    assert following.status() == Status(0, 3)  # and nothing is said of them yet
     following.took(better)
     assert following.status() == Status(3, 3)
 

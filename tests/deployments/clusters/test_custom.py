@@ -26,7 +26,7 @@ def refused(area: str, *lines: str) -> list[int]:
         ("frontend", "# frontend x"),
         ("frontend", "http-request deny if { src 10.0.0.0/8 }  # mode tcp"),
         ("frontend", 'http-request set-header x-frontend "backend $"'),
-        ("frontend", "http-request track-sc1 src"),
+        ("frontend", "http-request track-sc4 src"),
         ("frontend", "stats uri /haproxy"),
         ("frontend", ""),
         ("backend", "http-response set-header x-served-by slipway"),
@@ -59,6 +59,7 @@ def test_ordinary_lines_are_left_to_haproxy(area: str, line: str) -> None:
         'option "external-check"',
         "no option external-check",
         "http-request track-sc0 src",
+        "tcp-request content track-sc3 src",
         "http-request\x0b deny",
     ],
 )
