@@ -59,8 +59,9 @@ class Following:
         )
 
     def adopt(self, spec: RouterSpec) -> None:
-        """A HAProxy was found that was started with this; its certificate may be an older one."""
-        self.spec, self._certified, self._settled = spec, False, None
+        """A HAProxy was found that was started with this; its certificate may be an older one, so no
+        generation of it counts as reached yet."""
+        self.spec, self._certified, self._settled = replace(spec, generation=0), False, None
 
     def took(self, spec: RouterSpec) -> None:
         """HAProxy runs with all of this now."""

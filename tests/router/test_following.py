@@ -111,8 +111,10 @@ def test_a_certificate_is_told_once_and_again_when_it_may_be_another(following: 
     following.took(spec)
     assert following.certificate_due(spec) is False
     assert following.certificate_due(replace(spec, tls=replace(TLS, chain="NEXT"))) is True
+    following.ask(spec)
     following.adopt(spec)  # found running: who knows with which certificate
     assert following.certificate_due(spec) is True
+    assert following.status().generation < following.status().wanted
 
 
 def test_the_status_says_when_the_certificate_ends(following: Following) -> None:
