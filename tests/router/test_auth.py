@@ -156,6 +156,26 @@ async def test_what_was_verified_is_looked_up_and_not_verified_again(door: Door)
     assert await door.code(late) == 401
 
 
+async def test_a_connection_that_showed_a_token_does_not_let_in_what_it_shows_next(
+    door: Door,
+) -> None:
+    ours = Issuer()
+    key = "a-key-of-this-service"
+    await door.open(AuthSpec(token_enabled=True, key_digests=(digest(key),)), ours.key)
+    token = ours.token()
+    one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+    async with httpx.AsyncClient(limits=one) as client:
+        for good in (token, key):
+            for bearer, expected in ((good, 200), ("neither", 401), ("", 401)):
+                for _ in range(3):
+                    assert await _raw(door, client, bearer) == expected
+
+
+async def _raw(door: Door, client: httpx.AsyncClient, bearer: str) -> int:
+    headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
+    return (await client.post(door.url, content=b"{}", headers=headers)).status_code
+
+
 async def test_a_token_opens_its_own_service_only(door: Door) -> None:
     ours = Issuer()
     await door.open(TOKENS, ours.key)
@@ -234,7 +254,7 @@ async def test_both_keys_are_accepted_in_between_and_the_third_is_not(door: Door
     door.settings(token_keys=(second.key, first.key))
     await door.until(200, of_second)
     assert await door.code(of_first) == 200
-    assert door.reloads == 1
+    await eventually(lambda: door.reloads == 1, "one reload")
     door.settings(token_keys=(third.key, second.key))
     await door.until(200, third.token())
     assert [await door.code(token) for token in (of_first, of_second)] == [401, 200]
