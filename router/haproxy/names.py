@@ -34,7 +34,7 @@ OPEN_MAP = "open.map"  # service -> open where it asks for nothing, token where 
 # revoked, after the id stands in REVOKED_MAP, so that no request can bring it back.
 TOKENS_MAP = "tokens.map"
 REVOKED_MAP = "revoked.map"  # id (jti) of a token that was revoked -> revoked
-CORS_MAP = "cors.map"  # service -> *, or service:origin -> yes
+CORS_MAP = "cors.map"  # service -> * or listed, and then service:origin -> yes
 TIMEOUTS_MAP = "timeouts.map"  # backend -> scoring timeout, milliseconds
 RETRY_MAP = "retry.map"  # backend -> seconds a client should wait after 503
 # backend -> epoch seconds since when a replica may still be at work on what HAProxy has given up: its

@@ -139,9 +139,11 @@ def maps(
             entry = f"{spec.name}~{place}"
             wanted[names.SPLITS_MAP][entry] = backends[Key(spec.name, version_name)]
         _access(spec, default if _plain(spec) else None, wanted)
-        for origin in spec.cors_origins:
-            entry, value = (spec.name, "*") if origin == "*" else (f"{spec.name}:{origin}", "yes")
-            wanted[names.CORS_MAP][entry] = value
+        if spec.cors_origins:
+            every = "*" in spec.cors_origins
+            wanted[names.CORS_MAP][spec.name] = "*" if every else "listed"
+            for origin in () if every else spec.cors_origins:
+                wanted[names.CORS_MAP][f"{spec.name}:{origin}"] = "yes"
     return wanted
 
 

@@ -195,7 +195,8 @@ def _route(config: "RouterConfig") -> list[str]:
 
 
 def _origins() -> list[str]:
-    """A browser's page of another origin. Where a service names none, OPTIONS is its replicas' affair."""
+    """A browser's page of another origin. Where a service names some, the router alone judges, and no
+    question of a browser reaches a replica; where it names none, they are its replicas' affair."""
     allowed = {
         "Access-Control-Allow-Origin": "%[var(txn.origin)]",
         "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
@@ -209,9 +210,11 @@ def _origins() -> list[str]:
         "acl asking var(txn.asking) -m found",
         "http-request set-var(txn.origin) var(txn.asking)"
         f" if asking {{ var(txn.svc),concat(:,txn.asking),map_str({CORS_MAP}) -m found }}",
-        f"http-request set-var(txn.origin) str(*) if asking {{ var(txn.svc),map_str({CORS_MAP}) -m found }}",
+        f"http-request set-var(txn.judged) var(txn.svc),map_str({CORS_MAP}) if asking",
+        "http-request set-var(txn.origin) str(*) if { var(txn.judged) -m str * }",
         "http-request return status 204" + headers(allowed) + " if { method OPTIONS }"
         " { var(txn.origin) -m found }",
+        "http-request return status 204 if { method OPTIONS } { var(txn.judged) -m found }",
     ]
 
 
@@ -338,8 +341,12 @@ def _frontend_answers() -> list[str]:
         "# full lane",
         "http-after-response set-header x-ms-client-request-id %[var(txn.client)]"
         " if { var(txn.client) -m found }",
+        "http-after-response del-header access-control-allow-origin if { var(txn.judged) -m found }",
         "http-after-response set-header access-control-allow-origin %[var(txn.origin)]"
         " if { var(txn.origin) -m found }",
+        "http-after-response set-header access-control-expose-headers"
+        ' "x-request-id, x-ms-client-request-id, retry-after, server-timing,'
+        ' azureml-model-deployment" if { var(txn.origin) -m found }',
         "http-after-response add-header vary Origin if { var(txn.asking) -m found }",
         f"http-after-response set-header azureml-model-deployment"
         f" %[var(txn.be),map_str({NAMES_MAP},-),field(2,/)] if {{ var(txn.shared) -m found }}",
