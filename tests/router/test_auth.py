@@ -172,8 +172,9 @@ async def test_a_connection_that_showed_a_token_does_not_let_in_what_it_shows_ne
 
 
 async def _raw(door: Door, client: httpx.AsyncClient, bearer: str) -> int:
+    # without a body: HAProxy ends the connection when it answers before it has read one
     headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
-    return (await client.post(door.url, content=b"{}", headers=headers)).status_code
+    return (await client.post(door.url, headers=headers)).status_code
 
 
 async def test_a_token_opens_its_own_service_only(door: Door) -> None:
