@@ -241,7 +241,10 @@ def _auth(config: "RouterConfig") -> list[str]:
     """Who is let in. `txn.who` is primary, secondary or token:<subject> afterwards; unset where the
     service is open to everyone. Only a key's digest is known here."""
     return [
-        "# key; a browser's preflight carries none. The connection remembers what it was shown",
+        "# key; a browser's preflight carries none. The connection remembers what it was shown, and of a",
+        "# token that was shown before nothing: it must not let in what is shown now",
+        "http-request unset-var(sess.ticket)",
+        # one expression, so that digest and credential are never of two
         f"http-request set-var(sess.digest) {_BEARER},set-var(sess.bearer),sha2(256),hex",
         "http-request set-var(txn.digest) var(sess.digest),concat(:,txn.svc)"
         f" if {{ {_BEARER} -m found }}",

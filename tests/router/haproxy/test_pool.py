@@ -1,7 +1,10 @@
 """Backends given to versions, and the maps' commands in the order no request falls between."""
 
-from deployments.types import AuthSpec, Scaling
-from router.haproxy import pool, render
+from collections import Counter
+from dataclasses import replace
+
+from deployments.types import AuthSpec, Scaling, ServiceSpec
+from router.haproxy import names, pool
 from router.haproxy.pool import Key, Need, assign, map_commands, maps
 from router.haproxy.render import BackendShape
 from tests.router.fakes import service
@@ -59,27 +62,100 @@ def test_a_version_needs_room_for_its_most_and_for_those_that_leave() -> None:
     assert pool.needs([spec], {ONE: 14}) == {ONE: Need(800, 16)}
 
 
+PATH = "/api/v1/service/one/score"
+DIGEST = "AB" * 32
+KEYED = AuthSpec(key_digests=(DIGEST.lower(), "cd" * 32))
+
+
+def made_of(*specs: ServiceSpec) -> dict[str, dict[str, str]]:
+    """The maps of services that have a backend a version, without the empty ones."""
+    keys = [Key(spec.name, version.name) for spec in specs for version in spec.versions]
+    backends = {key: f"be_{number:04d}" for number, key in enumerate(keys, 1)}
+    return {name: entries for name, entries in maps(specs, backends, {}).items() if entries}
+
+
 def test_maps_say_routes_keys_and_timeouts() -> None:
-    auth = AuthSpec(key_digests=("ab" * 32,))
-    made = maps([service("one", auth=auth, scoring_timeout_ms=700)], {ONE: "be_0001"}, {ONE: 3})
-    assert made == {
-        render.ROUTES_MAP: {"one": "be_0001"},
-        render.VERSIONS_MAP: {"one/default": "be_0001"},
-        render.KEYS_MAP: {f"{'AB' * 32}:one": "key"},
-        render.OPEN_MAP: {},
-        render.TIMEOUTS_MAP: {"be_0001": "700"},
-        render.RETRY_MAP: {"be_0001": "3"},
+    spec = service("one", auth=KEYED, scoring_timeout_ms=700)
+    made = maps([spec], {ONE: "be_0001"}, {ONE: 3})
+    assert {name: entries for name, entries in made.items() if entries} == {
+        names.ROUTES_MAP: {"one": "be_0001"},
+        names.VERSIONS_MAP: {"one/default": "be_0001"},
+        names.NAMES_MAP: {"be_0001": "one/default"},
+        names.KEYS_MAP: {f"{DIGEST}:one": "primary", f"{'CD' * 32}:one": "secondary"},
+        names.TIMEOUTS_MAP: {"be_0001": "700"},
+        names.RETRY_MAP: {"be_0001": "3"},
     }
 
 
+def test_only_a_plain_service_has_tickets_for_the_fast_lane() -> None:
+    plain = service("one", auth=KEYED)
+    tickets = {f"{PATH}:{DIGEST}": "be_0001", f"{PATH}:{'CD' * 32}": "be_0001"}
+    assert made_of(plain)[names.TICKETS_MAP] == tickets
+    two = replace(plain, versions=(*plain.versions, replace(plain.versions[0], name="b")))
+    for other in (
+        service("one", auth=KEYED, scoring_timeout_ms=59_999),
+        service("one", auth=KEYED, request_log=True),
+        two,
+        service("one", auth=AuthSpec(key_enabled=False)),
+    ):
+        assert names.TICKETS_MAP not in made_of(other)
+
+
+def test_a_plain_service_that_takes_tokens_has_its_path_for_the_fast_lane() -> None:
+    auth = AuthSpec(key_enabled=False, token_enabled=True)
+    assert made_of(service("one", auth=auth))[names.SCORES_MAP] == {PATH: "be_0001"}
+    assert names.SCORES_MAP not in made_of(service("one", auth=auth, request_log=True))
+    assert names.SCORES_MAP not in made_of(service("one", auth=KEYED))
+
+
 def test_a_service_is_open_only_when_neither_keys_nor_tokens_are_asked_for() -> None:
-    for auth, is_open in (
-        (AuthSpec(key_enabled=False), True),
-        (AuthSpec(key_enabled=True), False),
-        (AuthSpec(key_enabled=False, token_enabled=True), False),
+    for auth, said in (
+        (AuthSpec(key_enabled=False), {"one": "open"}),
+        (AuthSpec(key_enabled=True), {}),
+        (AuthSpec(key_enabled=False, token_enabled=True), {"one": "token"}),
+        (AuthSpec(key_enabled=True, token_enabled=True), {"one": "token"}),
     ):
         made = maps([service("one", auth=auth)], {ONE: "be_0001"}, {})
-        assert made[render.OPEN_MAP] == ({"one": "open"} if is_open else {})
+        assert made[names.OPEN_MAP] == said
+
+
+def shared(**percent: int) -> ServiceSpec:
+    """A service with its default version and others that have these shares."""
+    spec = service("one", auth=KEYED)
+    default = spec.versions[0]
+    others = [
+        replace(default, name=name, traffic_percent=share, is_default=False)
+        for name, share in percent.items()
+    ]
+    return replace(spec, versions=(default, *others))
+
+
+def test_each_hundredth_of_a_services_requests_has_one_version() -> None:
+    made = made_of(shared(b=30, c=5))
+    assert made[names.ROUTES_MAP] == {"one": "split"}
+    counted = Counter(made[names.SPLITS_MAP].values())
+    assert counted == {"be_0001": 65, "be_0002": 30, "be_0003": 5}
+    assert set(made[names.SPLITS_MAP]) == {f"one~{place}" for place in range(100)}
+
+
+def test_versions_without_a_share_change_nothing_for_the_others() -> None:
+    made = made_of(shared(b=0))
+    assert made[names.ROUTES_MAP] == {"one": "be_0001"}
+    assert names.SPLITS_MAP not in made
+    assert made[names.VERSIONS_MAP] == {"one/default": "be_0001", "one/b": "be_0002"}
+
+
+def test_a_version_may_have_all_requests_and_never_more() -> None:
+    assert set(pool.shares(shared(b=100))) == {"b"}
+    assert len(pool.shares(shared(b=80, c=80))) == 100
+    assert pool.shares(shared(b=1)).count("default") == 99
+
+
+def test_origins_are_named_or_all() -> None:
+    page, anybody = "https://app.example.com", "*"
+    spec = replace(service("one"), cors_origins=(page,))
+    assert made_of(spec)[names.CORS_MAP] == {"one": "listed", f"one:{page}": "yes"}
+    assert made_of(replace(spec, cors_origins=(anybody,)))[names.CORS_MAP] == {"one": "*"}
 
 
 def test_a_service_is_routed_last_and_unrouted_first() -> None:
@@ -89,14 +165,18 @@ def test_a_service_is_routed_last_and_unrouted_first() -> None:
     assert map_commands(nothing, there) == (
         "add map timeouts.map be_0001 60000",
         "add map retry.map be_0001 1",
-        f"add map keys.map {'A' * 64}:one key",
+        "add map names.map be_0001 one/default",
+        f"add map keys.map {'A' * 64}:one primary",
         "add map versions.map one/default be_0001",
         "add map routes.map one be_0001",
+        f"add map tickets.map {PATH}:{'A' * 64} be_0001",
     )
     assert map_commands(there, nothing) == (
+        f"del map tickets.map {PATH}:{'A' * 64}",
         "del map routes.map one",
         "del map versions.map one/default",
         f"del map keys.map {'A' * 64}:one",
+        "del map names.map be_0001",
         "del map retry.map be_0001",
         "del map timeouts.map be_0001",
     )
@@ -107,7 +187,9 @@ def test_a_changed_key_is_added_before_the_old_one_goes() -> None:
     before = maps([service("one", auth=AuthSpec(key_digests=("a" * 64,)))], {ONE: "be_0001"}, {})
     after = maps([service("one", auth=AuthSpec(key_digests=("b" * 64,)))], {ONE: "be_0001"}, {})
     assert map_commands(before, after) == (
-        f"add map keys.map {'B' * 64}:one key",
+        f"add map keys.map {'B' * 64}:one primary",
+        f"add map tickets.map {PATH}:{'B' * 64} be_0001",
+        f"del map tickets.map {PATH}:{'A' * 64}",
         f"del map keys.map {'A' * 64}:one",
     )
 

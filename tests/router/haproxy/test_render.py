@@ -4,11 +4,13 @@ import asyncio
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
-from router.haproxy import render
+from deployments.types import CustomLines
+from router.haproxy import names, render
 from router.haproxy.process import HAProxy, Paths, find_binary
 from router.haproxy.render import BackendShape, Placed, RouterConfig
 from router.samples import BUCKET_BOUNDS_US, BUCKETS
@@ -49,25 +51,38 @@ def test_the_shape_is_the_same_whoever_stands_in_it() -> None:
     assert render.shape(replace(CONFIG, backends=(BackendShape(500, 2),))) != shape
 
 
-def test_every_bucket_of_the_histogram_is_counted_once() -> None:
-    text = render.render(CONFIG)
-    lines = [line for line in text.splitlines() if "var(txn.us) -m int" in line]
-    assert len(lines) == BUCKETS
-    for index, line in enumerate(lines):
-        assert f"sc-inc-gpc({render.HISTOGRAM + index},0)" in line
-    assert "-m int 0:999 }" in lines[0]
-    assert f"-m int {BUCKET_BOUNDS_US[-1]}:" in lines[-1]
+def test_every_time_has_one_bucket() -> None:
+    prefixes = [line.split() for line in render.buckets_map().splitlines()]
+    ranges = [(ip_network(prefix), int(bucket)) for prefix, bucket in prefixes]
+    assert sum(network.num_addresses for network, _ in ranges) == 2**32
+
+    def bucket(microseconds: int) -> int:
+        [found] = [number for network, number in ranges if ip_address(microseconds) in network]
+        return found
+
+    for index, bound in enumerate(BUCKET_BOUNDS_US):
+        assert (bucket(bound - 1), bucket(bound)) == (index, index + 1)
+    assert (bucket(0), bucket(2**32 - 1)) == (0, BUCKETS - 1)
 
 
 def test_what_is_rejected_while_no_replica_is_ready_is_counted_apart() -> None:
     lines = render.render(CONFIG).splitlines()
-    counted = [line for line in lines if f"sc-inc-gpc({render.UNREADY},0)" in line]
+    counted = [line for line in lines if f"sc-inc-gpc({names.UNREADY},0)" in line]
     assert len(counted) == 1
     assert "{ status 503 }" in counted[0]
     assert "{ nbsrv lt 1 }" in counted[0]
-    assert any(line.endswith(f"store gpc({render.COUNTERS})") for line in lines)
-    numbers = {render.REJECTED, render.TIMEOUTS, render.FAILURES, render.CLIENT_ERRORS}
-    assert len(numbers | {render.UNREADY, render.HISTOGRAM}) == 6
+    assert any(line.endswith(f"store gpc({names.COUNTERS})") for line in lines)
+    numbers = {names.REJECTED, names.TIMEOUTS, names.FAILURES, names.CLIENT_ERRORS, names.UNREADY}
+    assert numbers == set(range(names.COUNTERS))
+
+
+def test_no_rule_ends_early_before_a_persons_own_line() -> None:
+    own = "http-response set-header x-mine yes"
+    text = render.render(replace(CONFIG, custom=CustomLines(backend=(own,))))
+    section = text[text.index("defaults replicas") : text.index("backend be_0001")]
+    assert own in section
+    assert " allow " not in section
+    assert " allow " in render.render(CONFIG)
 
 
 def test_an_address_of_ipv6_is_bound_in_brackets() -> None:
@@ -95,7 +110,9 @@ async def test_haproxy_takes_the_text_in_a_folder_with_a_blank(
         body_socket=str(paths.body_socket),
     )
     placed = {"be_0001": {"s1": Placed("127.0.0.1:41001", 2)}}
-    files = dict.fromkeys(render.MAPS, "") | {"router.lua": render.render_lua(config)}
+    maps = dict.fromkeys((*names.MAPS, names.TOKENS_MAP, names.REVOKED_MAP, names.GATES_MAP), "")
+    maps[names.BUCKETS_MAP] = render.buckets_map()
+    files = maps | {"router.lua": render.render_lua(config)}
     haproxy = HAProxy(await asyncio.to_thread(find_binary), paths)
     await haproxy.install(render.render(config, placed), files)
     assert paths.config.exists()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.haproxy import render, stats
+from router.haproxy import names, stats
 from router.haproxy.stats import Counters, Unreadable
 
 INFO = """\
@@ -56,7 +56,7 @@ PROC = """\
 
 
 def table(**values: int) -> str:
-    cells = " ".join(f"gpc{index}={values.get(f'g{index}', 0)}" for index in range(render.COUNTERS))
+    cells = " ".join(f"gpc{index}={values.get(f'g{index}', 0)}" for index in range(names.COUNTERS))
     return (
         "# table: counters, type: string, size:1024, used:1\n"
         f"0x37ffc9e0: key=be_0001 use=0 exp=0 shard=0 {cells}\n\n"
@@ -122,13 +122,45 @@ def test_an_answer_that_is_none_is_refused(text: str) -> None:
 
 
 def test_counters_are_read_by_backend_and_an_unlisted_one_has_counted_nothing() -> None:
-    found = stats.parse_counters(table(g0=3, g3=4, g4=2, g5=5))
+    found = stats.parse_counters(table(g0=3, g3=4, g4=2))
     figures = stats.parse_backends(STAT)["be_0001"]
-    counted = stats.counters(figures, found["be_0001"])
-    assert (counted.rejected, counted.client_errors, counted.histogram[0]) == (3, 4, 5)
-    assert counted.unready == 2
+    counted = stats.counters(figures, found["be_0001"], None)
+    assert (counted.rejected, counted.client_errors, counted.unready) == (3, 4, 2)
     assert counted.arrivals == 3002
-    assert stats.counters(figures, None).rejected == 0
+    assert stats.counters(figures, None, None).rejected == 0
+
+
+def latencies(table: str, **counts: int) -> str:
+    lines = [f"# table: {table}, type: string, size:24576, used:{len(counts)}"]
+    for key, count in counts.items():
+        bucket, backend = key[1:].split("_", 1)
+        lines.append(f"0x20bdeaf8: key={bucket}.{backend} use=0 exp=0 shard=0 http_req_cnt={count}")
+    return "\n".join([*lines, "", ""])
+
+
+def test_an_answer_that_did_not_wait_took_as_long_at_its_replica_as_in_all() -> None:
+    found = stats.parse_times(
+        [
+            latencies("direct", b2_be_0001=7, b3_be_0001=1, b0_be_0002=4),
+            latencies("total", b5_be_0001=2),
+            latencies("queue", b4_be_0001=2),
+            latencies("service", b2_be_0001=2),
+        ]
+    )
+    total, queue, service = found["be_0001"]
+    assert (total[2], total[3], total[5], sum(total)) == (7, 1, 2, 10)
+    assert (queue[0], queue[4], sum(queue)) == (8, 2, 10)
+    assert (service[2], service[3], sum(service)) == (9, 1, 10)
+    assert [sum(times) for times in found["be_0002"]] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("broken", ["key=x.be_0001", "key=99.be_0001", "=many"])
+def test_a_line_of_times_that_makes_no_sense_is_refused(broken: str) -> None:
+    good = latencies("direct", b2_be_0001=7)
+    bad = good.replace("key=2.be_0001", broken) if "key" in broken else good.replace("=7", broken)
+    rest = [latencies(name) for name in ("total", "queue", "service")]
+    with pytest.raises(Unreadable, match="direct"):
+        stats.parse_times([bad, *rest])
 
 
 def test_a_line_that_is_the_same_again_is_not_read_again() -> None:
@@ -140,7 +172,7 @@ def test_a_line_that_is_the_same_again_is_not_read_again() -> None:
 
 
 def test_a_line_of_counters_that_is_cut_is_refused() -> None:
-    cut = table().replace(f" gpc{render.COUNTERS - 1}=0", "")
+    cut = table().replace(f" gpc{names.COUNTERS - 1}=0", "")
     with pytest.raises(Unreadable, match="cut"):
         stats.parse_counters(cut)
 
