@@ -98,6 +98,7 @@ class DataPlane:
         self._counted: dict[str, tuple[object, Counters]] = {}
         self._prepared: tuple[object, object] | None = None
         self._mapped: tuple[object, object, object] | None = None
+        self._gone: dict[Key, float] = {}  # versions that are gone, and since when (monotonic)
         self._refused, self._refused_at = "", 0.0
         self._ready = False
         self._outdated = False  # HAProxy runs with another text than these shapes make
@@ -251,8 +252,11 @@ class DataPlane:
             want_maps = pool.maps(routed, self.backends, retry_after)
             commands += pool.map_commands(self._maps or {}, want_maps)
         by_backend = {name: wanted.get(key, ()) for key, name in self.backends.items()}
+        waited_for = self._waited_for(reading, wanted)
         unplaced: list[Wanted] = []
         for name, seen in reading.servers.items():
+            if name in waited_for:
+                continue
             step = slots.plan(
                 self.slots[name], by_backend.get(name, ()), seen, reading.begun, self._monotonic()
             )
@@ -278,6 +282,27 @@ class DataPlane:
         # after the maps: a service that takes no tokens any more must not have one verified again
         if self.following.spec.token_keys and not self._outdated:
             self.told += await self.token_maps.follow(self._tell_old_workers)
+
+    def _waited_for(
+        self, reading: Reading, wanted: Mapping[Key, Sequence[Wanted]]
+    ) -> frozenset[str]:
+        """Backends of versions that are gone, in which requests may still wait.
+
+        Their replicas stay until a reading made after the maps sent nobody there any more shows an
+        empty queue: HAProxy gives a server that drains nothing out of it, so who waits would get 503.
+        """
+        now = self._monotonic()
+        told = self._maps is not None
+        self._gone = {
+            key: self._gone.get(key, now) if told else now
+            for key in self.backends
+            if key not in wanted
+        }
+        return frozenset(
+            self.backends[key]
+            for key, since in self._gone.items()
+            if reading.begun <= since or (seen := reading.figures.get(key)) is None or seen.queued
+        )
 
     async def _tell(
         self,
