@@ -1,11 +1,16 @@
 """The admin API: pages of telemetry, Prometheus' text, and an honest health."""
 
+import asyncio
 from pathlib import Path
 
 import httpx
 import pytest
 
-from router.admin_api import application
+from deployments.clusters.custom import Remark
+from deployments.errors import PermanentError, TemporaryError, Unavailable
+from deployments.types import CustomLines, RouterSpec
+from router import admin_client, setup
+from router.admin_api import application, serve
 from router.dataplane import DataPlane, Settings
 from router.haproxy.pool import Key
 from router.haproxy.process import HAProxy, Paths
@@ -90,3 +95,85 @@ async def test_nothing_else_is_here_and_nothing_is_changed(loop: RouterLoop) -> 
     async with ask(loop) as client:
         assert (await client.get("/")).status_code == 404
         assert (await client.post("/telemetry")).status_code == 405
+
+
+async def test_the_setup_says_how_far_the_settings_are_followed(loop: RouterLoop) -> None:
+    following = loop.plane.following
+    following.ask(RouterSpec(generation=2))
+    async with ask(loop) as client:
+        said = (await client.get("/setup")).json()
+        assert said == {"generation": 0, "wanted": 2, "problem": "", "tls_not_after": None}
+        following.refuse(RouterSpec(generation=2), PermanentError("HAProxy refuses"))
+        assert (await client.get("/setup")).json()["problem"] == "HAProxy refuses"
+
+
+async def test_a_check_hands_the_lines_to_the_plane_and_its_words_back(
+    loop: RouterLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[CustomLines] = []
+
+    async def check(lines: CustomLines) -> tuple[bool, list[Remark]]:
+        asked.append(lines)
+        return False, [Remark("defaults", 2, "unknown keyword")]
+
+    monkeypatch.setattr(loop.plane, "check", check)
+    async with ask(loop) as client:
+        answer = await client.post("/check", json={"defaults": ["# a", "b"]})
+    assert asked == [CustomLines(defaults=("# a", "b"))]
+    assert answer.json() == {
+        "ok": False,
+        "message": "unknown keyword",
+        "remarks": [{"area": "defaults", "line": 2, "message": "unknown keyword"}],
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'{"defaults": "text"}', b'{"defaults": ["' + b"x" * 2**20 + b'"]}'],
+    ids=["nothing", "cut", "a list", "a text", "too large"],
+)
+async def test_what_is_no_lines_is_refused(body: bytes, loop: RouterLoop) -> None:
+    async with ask(loop) as client:
+        assert (await client.post("/check", content=body)).status_code == 400
+        assert (await client.get("/check")).status_code == 404
+
+
+async def test_a_check_that_takes_too_long_is_no_verdict(
+    loop: RouterLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(lines: CustomLines) -> tuple[bool, list[Remark]]:
+        raise TemporaryError("HAProxy's check of its configuration took too long.")
+
+    monkeypatch.setattr(loop.plane, "check", check)
+    async with ask(loop) as client:
+        answer = await client.post("/check", json={})
+    assert (answer.status_code, answer.json()["error"][-14:]) == (503, "took too long.")
+
+
+async def test_the_client_reads_what_the_router_says_over_its_socket(
+    loop: RouterLoop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def check(lines: CustomLines) -> tuple[bool, list[Remark]]:
+        return True, [Remark("frontend", 1, "is late")]
+
+    monkeypatch.setattr(loop.plane, "check", check)
+    path, stopping = tmp_path / "router.sock", asyncio.Event()
+    with pytest.raises(Unavailable, match="not running"):
+        admin_client.status(path)
+    server = asyncio.create_task(serve(application(loop), path, stopping))
+    while not path.is_socket():
+        await asyncio.sleep(0.01)
+    try:
+        assert await asyncio.to_thread(admin_client.status, path) == setup.Status(0, 0)
+        ok, remarks = await asyncio.to_thread(admin_client.check, path, CustomLines())
+        assert (ok, remarks) == (True, [Remark("frontend", 1, "is late")])
+
+        async def fails(lines: CustomLines) -> tuple[bool, list[Remark]]:
+            raise TemporaryError("too long")
+
+        monkeypatch.setattr(loop.plane, "check", fails)
+        with pytest.raises(Unavailable, match="did not answer"):
+            await asyncio.to_thread(admin_client.check, path, CustomLines())
+    finally:
+        stopping.set()
+        await server
