@@ -15,6 +15,7 @@ urlpatterns = [
     path("services/", include("portal.views.services_urls")),
     path("services/", include("portal.views.metrics_urls")),
     path("services/", include("portal.views.logs_urls")),
+    path("services/", include("portal.views.requests_urls")),
     path("api/", include("portal.api.urls")),
     path("admin/", admin.site.urls),
 ]
