@@ -330,38 +330,40 @@ class Gate:
     # ---- health -------------------------------------------------------------------------------
 
     def _answer_health(self, ready: dict[int, int], now: float) -> None:
+        for asking, since in list(self.asking.items()):
+            late = now - since > _PATIENCE
+            if late or (asking.fileno() in ready and self._hear(asking, now)):
+                del self.asking[asking]
+                asking.close()
         while self.health.fileno() in ready:
             try:
                 asking, _ = self.health.accept()
             except OSError:
-                break
+                return
             asking.setblocking(False)
-            if len(self.asking) >= _MOST_HEALTH:
+            if self._hear(asking, now) or len(self.asking) >= _MOST_HEALTH:
                 asking.close()
-                continue
-            self.asking[asking] = now
-            ready = {**ready, asking.fileno(): select.POLLIN}
-        for asking, since in list(self.asking.items()):
-            done = now - since > _PATIENCE
-            if asking.fileno() in ready:
-                try:
-                    done = not asking.recv(4096) or self._tell_health(asking, now)
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    done = True
-            if done:
-                del self.asking[asking]
-                asking.close()
+            else:
+                self.asking[asking] = now
 
-    def _tell_health(self, asking: socket.socket, now: float) -> bool:
+    def _hear(self, asking: socket.socket, now: float) -> bool:
+        """Answer what was asked; True when that is done, or nobody is there any more."""
+        try:
+            if asking.recv(4096):
+                self._tell_health(asking, now)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def _tell_health(self, asking: socket.socket, now: float) -> None:
         good, silent, words = self.state(now)
         status = "200 OK" if good else "503 Service Unavailable"
         asking.send(
             f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(words)}\r\n"
             f"x-slipway-silent: {silent:.3f}\r\nConnection: close\r\n\r\n{words}".encode()
         )
-        return True
 
     def state(self, now: float) -> tuple[bool, float, str]:
         """Whether it is well, for how long it has been silent (seconds), and that in words."""
