@@ -154,3 +154,43 @@ def test_a_service_is_deleted_after_its_name_and_a_second_question(
     page.wait_for_url("**/services/")
     service.refresh_from_db()
     assert service.deleting is True
+
+
+def test_a_token_is_issued_shown_once_and_revoked(page: Page, service: Service) -> None:
+    Service.objects.update(token_auth_enabled=True)
+    page.goto("/services/diabetes/consume/")
+    page.fill("[name=subject]", "two words")
+    page.click("text=Issue a token")
+    expect(page.locator("#token-issue .field-error")).to_contain_text("A subject takes")
+    page.fill("[name=subject]", "nightly-batch")
+    page.click("text=Issue a token")
+    shown = page.locator("[data-token]")
+    expect(shown).to_contain_text("eyJ")
+    token = shown.inner_text()
+    page.reload()
+    expect(page.locator("#token-list")).to_contain_text("nightly-batch")
+    assert token not in page.content()
+    page.get_by_role("button", name="Revoke the token of nightly-batch").click()
+    page.click("[data-confirm-yes]")
+    expect(page.locator("#token-list")).to_contain_text("No token is valid")
+
+
+def test_opening_a_service_to_everyone_is_asked_about(page: Page, service: Service) -> None:
+    page.goto("/services/diabetes/settings/")
+    form = page.locator("form[action$='/settings/access/']")
+    change = form.locator("button[type=submit]")
+    form.locator("[name=auth_enabled]").uncheck()
+    change.click()
+    dialog = page.locator("#confirm")
+    expect(dialog).to_contain_text("anyone who reaches the router")
+    dialog.get_by_text("Cancel").click()
+    assert Service.objects.get().auth_enabled
+    form.locator("[name=token_auth_enabled]").check()
+    change.click()  # a token is asked for: nothing to confirm
+    expect(page.locator(".service-head")).not_to_contain_text("No authentication")
+    expect(page.locator("[name=token_auth_enabled]")).to_be_checked()
+    assert not Service.objects.get().auth_enabled
+    page.locator("[name=token_auth_enabled]").uncheck()
+    change.click()
+    page.click("[data-confirm-yes]")
+    expect(page.locator(".service-head")).to_contain_text("No authentication")
