@@ -162,6 +162,7 @@ defaults base
     {close}
     option idle-close-on-response    # a reload lets idle clients finish their next request
     option abortonclose              # a client that leaves gives up its place in the queue
+    option http-no-delay             # an event of a stream is not held back for the next one
     option redispatch 1
     retries 2
     retry-on conn-failure            # never resend what a replica may have begun

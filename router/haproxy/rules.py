@@ -508,13 +508,15 @@ def _gate_answers(retry: str) -> list[str]:
 
 
 def _outcomes() -> list[str]:
-    """Count what did not go well, and tell a replica that nobody could reach from a full queue."""
-    refused = (
-        f"{{ status 503 }} {_NOT_REPLIED} {{ srv_name -m found }} !{{ srv_name -m len 0 }}"
-        " !{ var(txn.full) -m found }"
-    )
+    """Count what did not go well.
+
+    HAProxy says 503 as well when no replica could be reached; that one did not wait in vain, it tried.
+    """
+    alone = f"{{ status 503 }} {_NOT_REPLIED}"
     return [
-        f'http-after-response set-status 502 reason "Bad Gateway" if {refused}',
+        f"http-after-response set-var-fmt(txn.tries) %rc if {alone}",
+        'http-after-response set-status 502 reason "Bad Gateway"'
+        f" if {alone} {{ var(txn.tries) -m found }} !{{ var(txn.tries) -m str 0 }}",
         "http-after-response set-var(txn.counted) bool(true) if { status 400:499 }",
         f"http-after-response sc-inc-gpc({CLIENT_ERRORS},0) if {{ status 400:499 }}",
         f"http-after-response sc-inc-gpc({REJECTED},0) if {{ status 503 }} {_NOT_REPLIED}",
@@ -529,7 +531,8 @@ def _outcomes() -> list[str]:
 
 
 def _errors(retry: str) -> list[str]:
-    """What HAProxy says by itself. Of its 503 there are three: see `_outcomes`."""
+    """What HAProxy says by itself. Its 503 that becomes a 502 (`_outcomes`) has the words of the others:
+    of that HAProxy tells nothing while it writes them."""
     ready = "nbsrv,bool,iif"
     return [
         own_error(
