@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 
 from bench.routing import figures, peers, suites
+from bench.routing.context import FULL, QUICK, Context, Length
 from bench.routing.processes import CHECKOUT, BenchError, Cores, Programs, busy_share
-from bench.routing.suites import Suites
 
 PAGE = CHECKOUT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- bench/router -->", "<!-- end of bench/router -->"
@@ -51,8 +51,8 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     return chosen
 
 
-def length(chosen: argparse.Namespace) -> suites.Length:
-    base = suites.QUICK if chosen.quick else suites.FULL
+def length(chosen: argparse.Namespace) -> Length:
+    base = QUICK if chosen.quick else FULL
     return replace(
         base, rounds=chosen.rounds or base.rounds, throughput=chosen.seconds or base.throughput
     )
@@ -77,9 +77,8 @@ def main() -> int:
             tempfile.TemporaryDirectory(prefix="slipway-bench-", dir="/tmp") as name,
             Programs(Path(name)) as programs,
         ):
-            run = Suites(programs, cores, length(chosen), wanted, _say)
-            _say(_setting(cores, run.length))
-            run.run()
+            _say(_setting(cores, length(chosen)))
+            run = suites.measure(programs, cores, length(chosen), wanted, _say)
     except KeyboardInterrupt:
         print("bench/router: stopped; nothing of it runs any more", file=sys.stderr)
         return 130
@@ -103,7 +102,7 @@ def _say(text: str) -> None:
     print(text, flush=True)  # each table as it comes, into a file too
 
 
-def _setting(cores: Cores, length: suites.Length) -> str:
+def _setting(cores: Cores, length: Length) -> str:
     return (
         f"{_machine()}. The proxy on core {cores.proxy}, load and replicas on core {cores.load}; "
         f"medians of {length.rounds} interleaved rounds of {length.throughput} s."
@@ -124,7 +123,7 @@ def _machine() -> str:
     return f"{psutil.cpu_count()} cores ({model}), {memory:.0f} GiB, Linux {kernel}"
 
 
-def _write_page(run: Suites, goals: list[tuple[str, ...]]) -> None:
+def _write_page(run: Context, goals: list[tuple[str, ...]]) -> None:
     used = ", ".join(f"{name} {version}" for name, version in peers.versions().items())
     parts = [
         f"{_machine()}. {used}. Medians of {run.length.rounds} rounds.",

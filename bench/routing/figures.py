@@ -85,6 +85,7 @@ RATIOS = {
     "vs_nginx": ("ours", "nginx"),
     "vs_asyncio": ("ours", "asyncio"),
     "vs_ray": ("ours", "ray"),
+    "vs_haproxy_named": ("named", "bare"),  # no goal: requests that a client names by itself
 }
 
 

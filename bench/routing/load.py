@@ -11,6 +11,7 @@ from bench.routing.figures import Round
 from bench.routing.processes import BenchError, Cores, cpu_seconds
 
 BODY = '{"data": [[1.0, 2.0, 3.0, 4.0, 5]]}'
+CONNECTIONS = 64
 SCORE = "/api/v1/service/bench/score"
 
 # wrk formats the request once; nothing of this runs for each of them
@@ -18,7 +19,7 @@ _SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer %s"
-local size = %d
+%slocal size = %d
 wrk.body = size > 0 and string.rep("x", size) or '%s'
 function done(summary, latency)
   local errors = summary.errors
@@ -40,12 +41,14 @@ class Target:
     pids: tuple[int, ...]
     token: str = "none"
     path: str = SCORE
+    headers: tuple[tuple[str, str], ...] = ()  # beside those that every request has
 
 
 def answering(target: Target) -> Target:
     """The target itself, once one request of its kind was answered 200. Raises BenchError."""
     connection = http.client.HTTPConnection("127.0.0.1", target.port, timeout=10)
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {target.token}"}
+    headers |= dict(target.headers)
     try:
         connection.request("POST", target.path, BODY, headers)
         answer = connection.getresponse()
@@ -67,11 +70,12 @@ def wrk(
     cores: Cores,
     folder: Path,
     *,
-    connections: int = 64,
+    connections: int = CONNECTIONS,
     body_size: int = 0,
 ) -> Round:
     script = folder / "wrk.lua"
-    script.write_text(_SCRIPT % (target.token, body_size, BODY))
+    extra = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in target.headers)
+    script.write_text(_SCRIPT % (target.token, extra, body_size, BODY))
     before = cpu_seconds(target.pids)
     done = subprocess.run(
         ["taskset", "-c", str(cores.load), "wrk", "-t1", f"-c{connections}",
@@ -110,7 +114,7 @@ def interleaved(
     cores: Cores,
     folder: Path,
     *,
-    connections: int = 64,
+    connections: int = CONNECTIONS,
     body_size: int = 0,
 ) -> dict[str, list[Round]]:
     """A B C, A B C, ...: whatever drifts on this machine hits all of them alike."""

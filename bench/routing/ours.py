@@ -31,7 +31,7 @@ from deployments.types import (
     TokenKey,
     VersionSpec,
 )
-from router.dataplane import DataPlane, Settings
+from router.dataplane import DataPlane, Reading, Settings
 from router.haproxy.pool import Key
 from router.haproxy.process import HAProxy, find_binary
 from router.haproxy.render import RouterConfig
@@ -73,6 +73,7 @@ class Ours:
         self._place = Place("bench", home)
         self.haproxy = HAProxy(find_binary(), self._place.paths)
         self._signing = ec.generate_private_key(ec.SECP256R1())
+        self._reading: Reading | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="data plane", daemon=True)
 
@@ -118,6 +119,20 @@ class Ours:
             headers={"kid": _KID},
         )
 
+    def counted(self) -> tuple[int, int]:
+        """From a reading that begins after now: requests answered 2xx, and those whose time is in the
+        histogram, since HAProxy began."""
+        asked, end = time.monotonic(), time.monotonic() + 10
+        while self._reading is None or self._reading.begun < asked:
+            self.steady()
+            if time.monotonic() > end:
+                raise BenchError("our data plane's readings have stopped")
+            time.sleep(0.02)
+        found = [
+            item for worker in (self._reading.counted or {}).values() for item in worker.values()
+        ]
+        return sum(item.ok for item in found), sum(sum(item.histogram) for item in found)
+
     def links(self) -> dict[str, int]:
         """Connections to replicas since HAProxy began: made (`connect`), and failed (`econ`)."""
         answer = asyncio.run(self.haproxy.runtime.ask(["show stat -1 4 -1"]))[0]
@@ -160,6 +175,8 @@ class Ours:
             turned = int(time.time()) != second
             second = int(time.time())
             reading = await plane.read(wanted, counters=turned)
+            if reading.counted is not None:
+                self._reading = reading
             await plane.apply(reading, services, wanted, {})
             if not self.ready and len(plane.held()) == len(services) * len(self.addresses):
                 # the settings may take a reload: only the worker after it is the one to measure

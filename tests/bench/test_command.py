@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench.routing import __main__ as command
-from bench.routing import figures, install, suites
+from bench.routing import figures, install, latency, suites, throughput
+from bench.routing.context import QUICK
 from bench.routing.processes import BenchError, Cores
 
 
@@ -37,14 +38,14 @@ def test_what_makes_no_sense_is_refused(words: list[str]) -> None:
 def test_the_quick_run_measures_every_figure_with_fewer_and_shorter_rounds() -> None:
     chosen = command.arguments(["--quick"])
     assert suites.asked(chosen.only) == figures.KEYS
-    assert command.length(chosen) == suites.QUICK
+    assert command.length(chosen) == QUICK
     longer = command.length(command.arguments(["--quick", "--rounds", "7", "--seconds", "9"]))
-    assert (longer.rounds, longer.throughput, longer.body) == (7, 9, suites.QUICK.body)
+    assert (longer.rounds, longer.throughput, longer.body) == (7, 9, QUICK.body)
 
 
 def test_every_figure_is_taken_by_a_group() -> None:
-    groups = suites.THROUGHPUT | suites.ADDED | set(suites.BODIES) | suites.NEW_CONNECTIONS
-    assert groups | {"vs_ray"} == set(figures.KEYS)
+    groups = throughput.KEYS | throughput.RAY | throughput.NEW_CONNECTIONS
+    assert groups | latency.ADDED | set(latency.BODIES) == set(figures.KEYS)
 
 
 def test_one_core_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
