@@ -22,6 +22,7 @@ from deployments.services.models import (
     Revision,
     RevisionModel,
     Service,
+    ServiceVersion,
 )
 from deployments.services.tokens import revoke
 from deployments.upkeep import is_lost
@@ -110,6 +111,25 @@ class ModelsInline(ReadOnly, admin.TabularInline):
         return rows.select_related("model_version__model", "revision__service")
 
 
+@admin.register(ServiceVersion)
+class ServiceVersionAdmin(ReadOnly, admin.ModelAdmin):
+    """Made by deploying; shares and promotion are the Versions tab's, which applies them."""
+
+    list_display = [
+        "name",
+        "service",
+        "current",
+        "is_default",
+        "is_control",
+        "traffic_percent",
+        "state",
+        "desired_replicas",
+    ]
+    list_filter = ["state", "is_default", "service__cluster"]
+    list_select_related = ["service", "current__service"]
+    search_fields = ["name", "service__name", "state_cause"]
+
+
 @admin.register(Revision)
 class RevisionAdmin(ReadOnly, admin.ModelAdmin):
     list_display = ["service", "number", "entry_script", "environment", "note", "created_at"]
@@ -129,6 +149,7 @@ class DeploymentAdmin(ReadOnly, admin.ModelAdmin):
     list_display = [
         "id",
         "service",
+        "version_name",
         "revision",
         "kind",
         "state",

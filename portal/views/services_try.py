@@ -8,8 +8,9 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET, require_POST
 
 from deployments.errors import SlipwayError
-from deployments.services import keys, tokens
-from deployments.services.models import Service
+from deployments.services import keys, tokens, versions
+from deployments.services.config import DeploymentConfig
+from deployments.services.models import Revision, Service
 from deployments.services.specs import config_of
 from portal import scoring
 from portal.access import person, requires
@@ -22,10 +23,17 @@ from portal.views.services_shared import get_service, page
 _BESIDE = 5.0  # seconds the way to the router and back may take
 
 
-def versions_of(service: Service) -> list[str]:
-    """Names of the versions that run, for a request that is to reach one of them."""
-    names = {row.get("version", "") for row in service.replicas if isinstance(row, dict)}
-    return sorted(name for name in names if name)
+def versions_of(service: Service) -> dict[str, Revision]:
+    """The versions that run, for a request that is to reach one of them."""
+    rows = versions.rows_of(service)
+    return {row.name: row.current for row in rows if row.current is not None}
+
+
+def _deadline(found: dict[str, Revision], version: str) -> float:
+    """Seconds until the router must have answered, whichever version it gives the request to."""
+    asked = [revision for name, revision in found.items() if version in ("", name)]
+    configs = [config_of(revision) for revision in asked] or [DeploymentConfig()]
+    return max(item.scoring_timeout_ms + item.max_request_wait_time for item in configs) / 1000
 
 
 @requires(Role.VIEWER)
@@ -33,7 +41,7 @@ def versions_of(service: Service) -> list[str]:
 def try_page(request: HttpRequest, name: str) -> HttpResponse:
     service = get_service(name)
     form = TryForm(
-        initial={"body": sample_body(service, pretty=True)}, versions=versions_of(service)
+        initial={"body": sample_body(service, pretty=True)}, versions=list(versions_of(service))
     )
     return render(request, "services/try.html", page(service, "test", form=form))
 
@@ -48,7 +56,8 @@ def _credential(user: User, service: Service) -> str:
 def _prepare(request: HttpRequest, name: str) -> tuple[Service, TryForm, dict[str, Any] | None]:
     """The request to send, or None when the form is wrong."""
     service = get_service(name)
-    form = TryForm(request.POST, request.FILES, versions=versions_of(service))
+    running = versions_of(service)
+    form = TryForm(request.POST, request.FILES, versions=list(running))
     if not form.is_valid():
         return service, form, None
     asked = form.cleaned_data
@@ -59,10 +68,6 @@ def _prepare(request: HttpRequest, name: str) -> tuple[Service, TryForm, dict[st
         except SlipwayError as error:
             form.add_error(None, error.message)
             return service, form, None
-    deadline = 65.0
-    if service.current is not None:
-        config = config_of(service.current)
-        deadline = (config.scoring_timeout_ms + config.max_request_wait_time) / 1000
     file = asked["file"]
     body = file.file if file else asked["body"].encode()
     return (
@@ -74,7 +79,7 @@ def _prepare(request: HttpRequest, name: str) -> tuple[Service, TryForm, dict[st
             "content_type": asked["content_type"] or "application/json",
             "key": key,
             "version": asked["version"],
-            "deadline": deadline + _BESIDE,
+            "deadline": _deadline(running, asked["version"]) + _BESIDE,
             "door": door_of(service.cluster),
         },
     )
