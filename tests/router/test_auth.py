@@ -278,6 +278,22 @@ async def test_a_reload_forgets_neither_what_was_verified_nor_what_was_revoked(d
     assert [await door.code(bearer) for bearer in (token, revoked)] == [200, 401]
 
 
+async def test_the_old_worker_of_a_reload_refuses_what_was_revoked_after_it(door: Door) -> None:
+    ours = Issuer()
+    await door.open(TOKENS, ours.key)
+    claims = ours.claims()
+    revoked = ours.raw({"alg": "ES256", "kid": ours.kid}, claims)
+    async with httpx.AsyncClient() as idle:
+        assert await door.code(revoked, idle) == 200
+        door.rig.driver.put(service("demo", auth=TOKENS, max_request_wait_ms=700))
+        await eventually(lambda: door.reloads == 1, "a reload")
+        assert door.rig.loop is not None
+        assert door.rig.loop.plane.old_workers  # the idle connection is its
+        door.settings(revoked_tokens=(claims["jti"],))
+        await door.until(401, revoked)
+        assert await door.code(revoked, idle) == 401
+
+
 async def test_a_new_loop_finds_what_is_revoked_and_goes_on(door: Door) -> None:
     ours = Issuer()
     await door.open(TOKENS, ours.key)
