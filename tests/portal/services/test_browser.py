@@ -12,8 +12,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from deployments.environments.models import Environment
 from deployments.registry.models import ModelVersion
 from deployments.services import sources
-from deployments.services.models import Deployment, Service
+from deployments.services.models import Deployment, Service, ServiceVersion
 from portal.models import User
+from tests.portal.services.conftest import add_revision
+from tests.serving import serve
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -194,3 +196,36 @@ def test_opening_a_service_to_everyone_is_asked_about(page: Page, service: Servi
     change.click()
     page.click("[data-confirm-yes]")
     expect(page.locator(".service-head")).to_contain_text("No authentication")
+
+
+def test_the_defaults_share_is_what_is_left_as_one_types(
+    page: Page, service: Service, environment: Environment, diabetes: ModelVersion
+) -> None:
+    for name in ("green", "red"):
+        serve(service, add_revision(service, environment, [diabetes]), name)
+    page.goto("/services/diabetes/versions/")
+    rest, bar = page.locator("[data-rest]"), page.locator("[data-part=green]")
+    expect(rest).to_have_text("100")
+    page.fill("#id_share-green", "30")
+    expect(rest).to_have_text("70")
+    expect(bar).to_have_attribute("width", "30")
+    page.fill("#id_share-red", "71")
+    expect(page.locator("[data-too-much]")).to_contain_text("101 %")
+    button = page.get_by_role("button", name="Change the split")
+    expect(button).to_be_disabled()
+    page.fill("#id_share-red", "20")
+    expect(page.locator("[data-too-much]")).to_be_hidden()
+    button.click()
+    expect(page.locator("#versions")).to_contain_text("50 %")
+
+    # the list may be read again while the question stands
+    page.locator("#versions tr", has_text="red").get_by_role("button", name="Promote").click()
+    page.evaluate("htmx.trigger('#versions', 'live')")
+    page.wait_for_timeout(300)
+    page.locator("dialog [data-confirm-yes]").click()
+    expect(page.get_by_text("red is the default now and has all requests.")).to_be_visible()
+    assert ServiceVersion.objects.get(is_default=True).name == "red"
+    page.get_by_role("button", name="Undo the promotion").click()
+    page.locator("dialog [data-confirm-yes]").click()
+    expect(page.get_by_text("As before the promotion")).to_be_visible()
+    assert ServiceVersion.objects.get(is_default=True).name == "default"
