@@ -6,6 +6,7 @@ They check and convert. A private key that was sent goes into no page again, not
 from typing import Any
 
 from django import forms
+from django.http import QueryDict
 
 from deployments.clusters import custom
 from deployments.clusters.tls import LONGEST_TEXT
@@ -92,18 +93,24 @@ class TlsForm(forms.Form):
             self.add_error(f"{name}_file", f"The file is too large for a {what}.")
             return ""
         try:
-            return str(file.read().decode("utf-8-sig"))
+            text = str(file.read().decode("utf-8-sig"))
         except UnicodeDecodeError:
             self.add_error(
                 f"{name}_file",
                 f"The file is not text in PEM; a DER or PKCS 12 {what} is converted with openssl.",
             )
             return ""
+        if name == "chain":  # no secret: it stands in the page, should anything be wrong
+            data = QueryDict(mutable=True)
+            data.update(self.data)
+            data["chain"] = text
+            self.data = data
+        return text
 
     def place(self, field: str) -> str | None:
-        """The field a problem is shown beside: the file's where a file was given."""
-        if f"{field}_file" in self.fields and self.files.get(f"{field}_file"):
-            return f"{field}_file"
+        """The field a problem is shown beside: for a key in a file, the file's."""
+        if field == "key" and self.files.get("key_file"):
+            return "key_file"
         return field if field in self.fields else None
 
 

@@ -100,12 +100,15 @@ def _https_only(config: "RouterConfig") -> list[str]:
     if config.tls_port is None or config.plain_http:
         return []
     return [
+        "acl may_score ssl_fc",
+        "acl may_score path /healthz",
+        f"http-request set-var-fmt(txn.id) {_UNIQUE_ID} unless may_score",
         answer(
             403,
             "HttpsRequired",
             f"This router scores over HTTPS only, on port {config.tls_port}",
-            "unless { ssl_fc }",
-        )
+            "unless may_score",
+        ),
     ]
 
 
@@ -516,7 +519,9 @@ def _outcomes() -> list[str]:
     return [
         f"http-after-response set-var-fmt(txn.tries) %rc if {alone}",
         'http-after-response set-status 502 reason "Bad Gateway"'
-        f" if {alone} {{ var(txn.tries) -m found }} !{{ var(txn.tries) -m str 0 }}",
+        f" if {alone} {{ var(txn.tries) -m found }} !{{ var(txn.tries) -m str 0 }}"
+        # a gate's refusals are tries too, and no failures
+        " !{ var(txn.gated) -m found } !{ var(txn.full) -m found }",
         "http-after-response set-var(txn.counted) bool(true) if { status 400:499 }",
         f"http-after-response sc-inc-gpc({CLIENT_ERRORS},0) if {{ status 400:499 }}",
         f"http-after-response sc-inc-gpc({REJECTED},0) if {{ status 503 }} {_NOT_REPLIED}",

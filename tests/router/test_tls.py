@@ -120,6 +120,9 @@ async def test_both_http_versions_score_and_the_plain_port_says_why_it_does_not(
         plain = await fresh(client, rig.score("demo"))
         assert (plain.status_code, plain.json()["error"]["code"]) == (403, "HttpsRequired")
         assert plain.json()["error"]["request_id"] == plain.headers["x-request-id"]
+        assert len(plain.headers["x-request-id"]) > 8
+        probe = await client.get(f"{rig.url}/healthz", headers={"connection": "close"})
+        assert probe.text == "Healthy"
         await follow(rig, tls=tls(own, plain_http=True))
         assert (await fresh(client, rig.score("demo"))).status_code == 200
         assert (await fresh(client, scored(rig))).status_code == 200
@@ -142,7 +145,9 @@ async def test_forty_swaps_under_load_lose_nothing_and_reload_nothing(
     await serving(rig, RouterSpec(generation=1, tls=tls(own, plain_http=True)))
     plane = rig.loop.plane
     reloads = plane.reloads
-    chain = [issued(number + 1) for number in range(40)]  # takes this loop's time, the replica's too
+    chain = [
+        issued(number + 1) for number in range(40)
+    ]  # takes this loop's time, the replica's too
     load = Load(rig.settings.port, "demo", b"{}", clients=4)
     failed: list[str] = []
 

@@ -147,15 +147,19 @@ def test_all_that_is_wrong_is_said_at_once_and_the_key_does_not_come_back(
     assert cluster.tls_chain == ""
 
 
-def test_problems_of_a_file_stand_beside_the_file(
+def test_problems_of_a_file_stand_beside_it_and_a_chain_stays(
     cluster: Cluster, administrator: User, own: Issued
 ) -> None:
     client, url = sign_in(administrator), reverse("cluster-tls", args=["local"])
     data = {"cname": HOST, "key": own.key_pem}
     wrong = SimpleUploadedFile("chain.pem", b"no certificate")
-    assert set(client.post(url, {**data, "chain_file": wrong}).context["form"].errors) == {
-        "chain_file"
-    }
+    answer = client.post(url, {**data, "chain_file": wrong})
+    assert set(answer.context["form"].errors) == {"chain"}
+    assert "no certificate</textarea>" in answer.content.decode()  # need not be chosen again
+    key = SimpleUploadedFile("key.pem", b"no key")
+    answer = client.post(url, {"cname": HOST, "chain": own.pem, "key_file": key})
+    assert set(answer.context["form"].errors) == {"key_file"}
+    assert "no key</textarea>" not in answer.content.decode()
     binary = SimpleUploadedFile("chain.der", b"\x30\x82\xff")
     said = client.post(url, {**data, "chain_file": binary}).context["form"].errors
     assert "not text in PEM" in said["chain_file"][0]
