@@ -94,6 +94,7 @@ def build(
             # with fewer workers than requests, some are meant to wait in the replica
             "refuse": workers == revision.concurrency,
             "wait": revision.max_request_wait_ms / 1000,
+            "hold": 0.8 * revision.scoring_timeout_ms / 1000,
             "silence": silence,
         },
     }

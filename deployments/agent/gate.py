@@ -11,7 +11,7 @@ waits in the socket. When it has done so for GRACE, with no worker free or turni
 gate takes it out, and then the first of these happens:
 
     a worker is free                            -> it is handed to that worker
-    it waited as long as it may                 -> 503, for good
+    it waited as long as it may                 -> 503, for good (and before the router gives up on it: 504)
     the router kept a copy (x-slipway-retry)    -> 425: the router takes it to another replica. A request that
                                                    comes back finds a longer hold each time
 
@@ -117,7 +117,8 @@ class Guest:
 class Gate:
     """One run's gate. Made in the replica's folder, which is the current one from then on.
 
-    `told` is `run.json`'s "gate": {"workers", "refuse", "wait", "silence"}, the last two in seconds.
+    `told` is `run.json`'s "gate": {"workers", "refuse", "wait", "hold", "silence"}, the last three in
+    seconds: how long a request may wait before it is begun, how long of that here, and the replica's silence.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Gate:
         self.workers: int = told["workers"]
         self.refuse: bool = told["refuse"]
         self.wait: float = told["wait"]
+        self.hold: float = told["hold"]
         self.silence: float = told["silence"]
         self.clock, self.wall = clock, wall
         self.memory = os.memfd_create("slipway-cells", 0)
@@ -288,8 +290,10 @@ class Gate:
             self._refuse(guest, now, again=False)
         elif guest.copied and guest.whole:
             before = self.refusals.get(guest.id, 0)
-            if not before or held >= _FIRST_HOLD * 2 ** (before - 1):
+            if not before or held >= min(_FIRST_HOLD * 2 ** (before - 1), self.hold):
                 self._refuse(guest, now, again=True)
+        elif held >= self.hold:
+            self._refuse(guest, now, again=False)
 
     def _hands_over(self, now: float) -> bool:
         """Whether a worker is free for a guest: one at a time, until the cells show that it was taken."""

@@ -87,6 +87,12 @@ def test_requests_are_taken_one_at_a_time_in_each_worker_whatever_gunicorn_is_to
 
 def test_the_gate_refuses_what_no_worker_can_take_but_not_what_is_meant_to_wait(revision):
     four = replace(revision, concurrency=4, max_request_wait_ms=700)
-    assert build(four)["gate"] == {"workers": 4, "refuse": True, "wait": 0.7, "silence": 92.0}
+    assert build(four)["gate"] == {
+        "workers": 4,
+        "refuse": True,
+        "wait": 0.7,
+        "hold": 48.0,
+        "silence": 92.0,
+    }
     fewer = replace(with_variables(WORKER_COUNT="2"), concurrency=4)
     assert build(fewer)["gate"]["refuse"] is False

@@ -12,7 +12,7 @@ import pytest
 
 from deployments.agent.gate import IDLE, LISTEN, Gate
 
-TOLD = {"workers": 1, "refuse": True, "wait": 0.5, "silence": 92.0}
+TOLD = {"workers": 1, "refuse": True, "wait": 0.5, "hold": 48.0, "silence": 92.0}
 HEAD = b"POST /score HTTP/1.1\r\nx-request-id: a\r\n"
 
 
@@ -175,6 +175,15 @@ def test_a_wait_that_is_over_is_a_last_word(start):
     assert 0.45 < time.monotonic() - began < 5
     # of one with a copy, the time in the router's queue counts too
     assert status(run.answer(run.connect(request(since=time.time() - 0.6)))) == 503
+
+
+def test_none_is_held_until_the_router_calls_it_a_timeout(start):
+    run = start(wait=60.0, hold=0.1)
+    run.busy()
+    assert status(run.answer(run.connect(request()))) == 503
+    since = time.time()
+    for _ in range(8):
+        assert status(run.answer(run.connect(request(since=since)), 0.5)) == 425
 
 
 def test_one_that_comes_back_is_held_longer_each_time(start):
