@@ -9,7 +9,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from deployments.clusters import custom, router_changes, tls
 from deployments.clusters.models import Cluster
@@ -26,6 +26,15 @@ def _get(name: str) -> Cluster:
         return Cluster.objects.get(name=name)
     except Cluster.DoesNotExist as error:
         raise Http404(f"There is no cluster named {name}; it may have been detached.") from error
+
+
+@requires(Role.ADMINISTRATOR)
+@require_GET
+def setup_part(request: HttpRequest, name: str) -> HttpResponse:
+    """Whether the router follows, for pages that stand open."""
+    cluster = _get(name)
+    context = {"cluster": cluster, "setup": router_view.setup_view(cluster)}
+    return render(request, "clusters/_setup.html", context)
 
 
 @sensitive_post_parameters("key", "passphrase")

@@ -13,6 +13,7 @@ urlpatterns = [
     path("<slug:name>/tls/", clusters_router.tls_page, name="cluster-tls"),
     path("<slug:name>/tls/plain/", clusters_router.plain_http, name="cluster-tls-plain"),
     path("<slug:name>/tls/remove/", clusters_router.tls_remove, name="cluster-tls-remove"),
+    path("<slug:name>/router-setup/", clusters_router.setup_part, name="cluster-setup"),
     path("<slug:name>/haproxy/", clusters_router.lines_page, name="cluster-lines"),
     path("<slug:name>/signing/", clusters_signing.card, name="cluster-signing"),
     path("<slug:name>/signing/rotate/", clusters_signing.rotate, name="cluster-signing-rotate"),

@@ -310,6 +310,23 @@ def test_haproxys_refusal_is_told_to_administrators_only(
         assert ("unknown keyword" in page) is told
 
 
+def test_an_open_page_asks_on_until_the_router_follows(
+    cluster: Cluster, deployer: User, administrator: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = reverse("cluster-setup", args=["local"])
+    assert sign_in(deployer).get(url).status_code == 403
+    client = sign_in(administrator)
+    for status, words, asks in (
+        (Status(1, 2), "within a few seconds", True),
+        (Status(2, 2), "runs with the settings below", False),
+        (Status(1, 2, "unknown keyword"), "unknown keyword", False),
+    ):
+        monkeypatch.setattr(admin_client, "status", lambda socket, status=status: status)
+        part = client.get(url).content.decode()
+        assert words in part
+        assert ("every 1s" in part) is asks
+
+
 def test_a_router_that_is_away_is_unknown(cluster: Cluster, administrator: User) -> None:
     Cluster.objects.update(
         router_generation=2, custom_lines=json.loads('{"defaults": ["# a", ""]}')
