@@ -40,7 +40,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App:
     """The ASGI application."""
-    registry = metrics.registry(loop)
+    figures = metrics.Metrics(loop)
 
     def pages(query: str, epoch: str, page: Callable[[int], Any]) -> tuple[int, str, bytes]:
         asked = parse_qs(query)
@@ -106,8 +106,8 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
         elif path == "/requests":
             status, kind, body = requested(scope["query_string"].decode("latin-1"))
         elif path == "/metrics":
-            kind = "text/plain; version=0.0.4; charset=utf-8"
-            status, body = 200, metrics.text(registry)
+            kind = metrics.CONTENT_TYPE
+            status, body = 200, figures.text()
         elif path == "/healthz":
             status, kind, body = health()
         elif path == "/setup":

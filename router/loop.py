@@ -63,6 +63,7 @@ _REST = 3.0  # an early turn comes no sooner than so many times the last one's l
 _LATE = 0.5  # a cycle that begins this many seconds late is said
 _CAPACITY_EVERY = 10.0
 _SAY_AGAIN = 60.0  # the same trouble is said once a minute
+_OLD = 4.0  # seconds after which a sample tells nothing of now
 # A report or a state file that took this long is not written again before so many times as long.
 _PAUSE_TIMES, _PAUSE_FROM, _PAUSE_MOST = 40.0, 0.02, 5.0
 _LEAVING = frozenset({Phase.DRAINING, Phase.STOPPED})
@@ -195,6 +196,8 @@ class RouterLoop:
         except Exception:  # the loop outlives any bug in one turn
             self.status = replace(self.status, trouble="an unexpected error; see the router's log")
             log.exception("a turn of the router failed")
+        if self.latest and self._clock() - next(iter(self.latest.values())).at > _OLD:
+            self.latest = {}  # unknown by now
 
     def _say(self, kind: str, message: str) -> None:
         now = self._clock()

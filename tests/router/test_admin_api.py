@@ -12,9 +12,7 @@ from deployments.types import CustomLines, RouterSpec
 from router import admin_client, setup
 from router.admin_api import application, serve
 from router.dataplane import DataPlane, Settings
-from router.haproxy.pool import Key
 from router.haproxy.process import HAProxy, Paths
-from router.haproxy.stats import Counters
 from router.loop import RouterLoop, Status
 from router.ring import Ring
 from router.samples import Sample, from_wire
@@ -49,27 +47,6 @@ async def test_a_reader_of_another_run_begins_anew(loop: RouterLoop) -> None:
         page = (await client.get("/telemetry?after=5&epoch=before")).json()
         assert len(page["samples"]) == 5
         assert (await client.get("/telemetry?after=x")).status_code == 400
-
-
-async def test_metrics_are_prometheus_text(loop: RouterLoop) -> None:
-    loop.totals[Key("demo", "default")] = Counters(
-        arrivals=7, ok=5, rejected=2, histogram=(3, 2) + (0,) * 22
-    )
-    loop.latest[Key("demo", "default")] = Sample(1, "demo", "default", busy=1.5, ready=2)
-    async with ask(loop) as client:
-        answer = await client.get("/metrics")
-    lines = answer.text.splitlines()
-    label = 'service="demo",version="default"'
-    for line in (
-        f"slipway_requests_total{{{label}}} 7.0",
-        f'slipway_responses_total{{outcome="rejected",{label}}} 2.0',
-        f'slipway_request_duration_seconds_bucket{{le="0.001",{label}}} 3.0',
-        f'slipway_request_duration_seconds_bucket{{le="0.002",{label}}} 5.0',
-        f'slipway_request_duration_seconds_bucket{{le="+Inf",{label}}} 5.0',
-        'slipway_replicas{service="demo",state="ready",version="default"} 2.0',
-        f'slipway_requests_in_flight{{place="replica",{label}}} 1.5',
-    ):
-        assert line in lines
 
 
 @pytest.mark.parametrize(
