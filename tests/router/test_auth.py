@@ -190,6 +190,28 @@ async def test_a_token_opens_its_own_service_only(door: Door) -> None:
         assert other.status_code == 401
 
 
+async def test_no_credential_is_left_lying_about(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, key = Issuer(), "a-key-of-this-service"
+    await door.open(AuthSpec(token_enabled=True, key_digests=(digest(key),)), ours.key)
+    token, expired = ours.token(), ours.token(exp=1)
+    assert [await door.code(bearer) for bearer in (key, token, expired)] == [200, 200, 401]
+    [tiny] = door.rig.replicas
+    seen = [caplog.text, *tiny.heads]
+    for path in door.rig.haproxy.paths.folder.rglob("*"):
+        if path.is_file():
+            seen.append(path.read_text(encoding="utf-8", errors="replace"))
+            if path.suffix in (".map", ".pem", ".json", ".cfg") and path.name != "state.json":
+                assert path.stat().st_mode & 0o077 == 0, path
+    master = door.rig.haproxy.running()
+    assert master is not None
+    for process in (master, *master.children()):
+        seen += [" ".join(process.cmdline()), str(process.environ())]
+    for secret in (key, *token.split(".")[1:], *expired.split(".")[1:]):
+        assert not [text[:80] for text in seen if secret in text]
+
+
 async def test_keys_and_tokens_may_both_be_on_or_one_of_them_or_none(door: Door) -> None:
     ours = Issuer()
     token, key = ours.token(), "a-key-of-this-service"
