@@ -41,7 +41,7 @@ class Plan:
     port: int
     path: str
     key: str
-    rate: int = 500
+    rate: int
     long: float = 60.0
     short: float = 5.0
     tick: float = 0.25
@@ -82,6 +82,7 @@ class Report:
     p50: float = 0.0
     p99: float = 0.0
     slowest: float = 0.0
+    slowest_at: float = 0.0  # epoch seconds
     busy: float = 0.0  # the generator's share of one core
     connections: int = 0
     by: dict[str, int] = field(default_factory=dict)  # answers by the replica's revision
@@ -93,11 +94,12 @@ class Report:
         """The figures on one line."""
         cut = [stream for stream in self.streams if stream.trouble]
         whole = f"{len(self.streams)} streams (longest {max(s.seconds for s in self.streams):g} s)"
+        slowest_at = time.strftime("%H:%M:%S", time.gmtime(self.slowest_at))
         return (
             f"{self.requests} requests in {self.seconds:.0f} s, {len(self.failures)} failed; "
             f"{whole}, {len(cut)} cut, slowest tick {max(s.latest for s in self.streams) * 1e3:.0f} ms; "
-            f"p50 {self.p50:.0f} ms, p99 {self.p99:.0f} ms, slowest {self.slowest:.0f} ms; generator at most "
-            f"{self.lateness:.0f} ms late, {self.skipped} skipped, {self.busy:.0%} of a core"
+            f"p50 {self.p50:.0f} ms, p99 {self.p99:.0f} ms, slowest {self.slowest:.0f} ms ({slowest_at}); "
+            f"generator at most {self.lateness:.0f} ms late, {self.skipped} skipped, {self.busy:.0%} of a core"
         )
 
     def trouble(self) -> str:
@@ -361,6 +363,8 @@ class Run:
     ) -> None:
         self.report.requests += 1
         self.took.append(took)
+        if took * 1e3 > self.report.slowest:
+            self.report.slowest, self.report.slowest_at = took * 1e3, at
         if wrong or code != 200:
             self.report.failures.append(Failure(n, at, took, way, code, wrong))
         else:
@@ -413,7 +417,6 @@ class Run:
         self.report.lateness = self.late * 1e3
         self.report.p50 = quantile(ordered, 0.5) * 1e3
         self.report.p99 = quantile(ordered, 0.99) * 1e3
-        self.report.slowest = quantile(ordered, 1.0) * 1e3
 
 
 async def _main(plan: Plan) -> None:

@@ -82,15 +82,16 @@ def deploy(name: str, script: str, bulk: int, config: dict[str, object]) -> int:
 
     files = [("score.py", _stream(script.encode()))]
     files += [(f"bulk/{n}.bin", _stream(os.urandom(2**20))) for n in range(bulk)]
+    update = Service.objects.filter(name=name).exists()
     request = changes.DeployRequest(
         name=name,
-        update=Service.objects.filter(name=name).exists(),
+        update=update,
         cluster=Cluster.objects.get(),
         model_versions=(ModelVersion.objects.get(),),
         source=sources.from_files(files),
         entry_script="score.py",
         environment=Environment.objects.get(),
-        config={"num_replicas": 1, **config},
+        config=config or ({} if update else {"num_replicas": 1}),
     )
     return changes.deploy(None, request).pk
 
