@@ -5,7 +5,7 @@ figures.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deployments.services import versions
 from deployments.services.models import Deployment, Revision, Service, ServiceVersion
@@ -30,6 +30,7 @@ class VersionView:
     draining: int
     figures: Figures | None
     deployment: Deployment | None  # its latest
+    caution: str = ""  # before all requests go to it
 
     @property
     def name(self) -> str:
@@ -84,7 +85,23 @@ def views(service: Service, now: float) -> list[VersionView]:
                 deployment=latest.get(row.name),
             )
         )
-    return found
+    return [replace(view, caution=caution(view, found)) for view in found]
+
+
+def caution(view: VersionView, every: Iterable[VersionView]) -> str:
+    """What to know before all requests go to this version at once; "" for nothing."""
+    if view.ready is None:
+        return ""
+    if not view.ready:
+        return "No replica of it is ready now: requests would get 503."
+    serving = sum(other.ready or 0 for other in every if other.share)
+    if serving <= view.ready:
+        return ""
+    has = "1 replica is" if view.ready == 1 else f"{view.ready} replicas are"
+    return (
+        f"{has} ready in it, and {serving} serve these requests now: until it has scaled up, some may "
+        "get 503. Raising its share in steps avoids that."
+    )
 
 
 def _latest_deployments(service: Service) -> dict[str, Deployment]:

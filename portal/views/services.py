@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Count, Max, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -40,6 +40,7 @@ def _found(form: ServiceFilter) -> QuerySet[Any]:
         .annotate(
             last_deployed=Max("deployments__created_at"),
             unfinished=Max("deployments__pk", filter=Q(deployments__state__in=_UNFINISHED)),
+            version_count=Count("versions", distinct=True),
         )
         .order_by("name")
     )

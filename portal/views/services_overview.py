@@ -11,7 +11,8 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET
 
 from deployments.pipeline.timeline import usual_durations
-from deployments.services.models import Deployment, Service
+from deployments.services import versions
+from deployments.services.models import Deployment, DeploymentState, Service
 from portal.access import requires
 from portal.models import Role
 from portal.replicas import is_stale, replica_views, seen_at
@@ -71,14 +72,26 @@ def _figures(service: Service) -> dict[str, Any]:
 
 
 def _state(service: Service) -> dict[str, Any]:
-    return {"service": service, "deployment": _latest(service)}
+    deployment = _latest(service)
+    return {
+        "service": service,
+        "deployment": deployment,
+        "failed": deployment if _is_news(deployment) else None,
+    }
+
+
+def _is_news(deployment: Deployment | None) -> bool:
+    """Whether a deployment failed, and the version it was for is still there to be mended."""
+    if deployment is None or deployment.state != DeploymentState.FAILED:
+        return False
+    return versions.find(deployment.service, deployment.version_name) is not None
 
 
 @requires(Role.VIEWER)
 @require_GET
 def overview(request: HttpRequest, name: str) -> HttpResponse:
     service = get_service(name)
-    context = _timeline(service) | _replicas(service) | _figures(service)
+    context = _timeline(service) | _replicas(service) | _figures(service) | _state(service)
     context["curl"] = curl(service, sample_body(service))
     deployment = context["deployment"]
     revision = service.current or (deployment.revision if deployment else None)

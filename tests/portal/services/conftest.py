@@ -11,7 +11,7 @@ from deployments.clusters.models import Cluster, Sku
 from deployments.codec import to_json
 from deployments.environments.models import Environment
 from deployments.registry.models import Model, ModelVersion
-from deployments.services import keys, sources
+from deployments.services import keys, sources, versions
 from deployments.services.config import DeploymentConfig
 from deployments.services.models import (
     Deployment,
@@ -141,6 +141,7 @@ def service(cluster: Cluster, diabetes: ModelVersion, environment: Environment) 
 def failed(cluster: Cluster, diabetes: ModelVersion, environment: Environment) -> Service:
     """`broken`: its first deployment failed on an import in score.py."""
     row = Service.objects.create(name="broken", cluster=cluster, state="Failed", auth_enabled=False)
+    versions.ensure(None, row)
     source = sources.from_text({"score.py": "import jsn\n", "lib/a.py": "A = 1\n"})
     revision = add_revision(
         row,

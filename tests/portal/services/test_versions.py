@@ -76,7 +76,6 @@ def test_a_version_is_shown_with_its_own_replicas_share_and_figures(two: Service
 
 
 def test_replicas_nobody_has_seen_are_unknown_and_not_zero(failed: Service) -> None:
-    versions.ensure(None, failed)
     (only,) = views(failed, timezone.now().timestamp())
     assert (only.ready, only.desired) == (None, None)
 
@@ -149,9 +148,37 @@ def test_promoting_and_undoing_is_one_click_each(two: Service, desk: Client) -> 
     assert Deployment.objects.filter(state="queued").count() == 0
 
 
+@pytest.mark.parametrize(
+    ("ready", "said"),
+    [(0, "would get 503"), (1, "1 replica is ready in it, and 2 serve"), (2, ""), (3, "")],
+)
+def test_promoting_what_is_smaller_than_what_serves_is_warned_of(
+    ready: int, said: str, two: Service
+) -> None:
+    two.replicas = to_json(
+        [replica(1), replica(2)] + [replica(10 + n, version="green") for n in range(ready)]
+    )
+    two.save(update_fields=["replicas"])
+    default, green = views(two, timezone.now().timestamp())
+    assert default.caution == ""
+    assert (said in green.caution) if said else (green.caution == "")
+
+
 def test_the_control_is_chosen(two: Service, desk: Client) -> None:
     desk.post(reverse("service-control", args=["diabetes"]), {"version": "green"})
     assert versions.control_of(versions.rows_of(two)) == "green"
+
+
+def test_a_failure_is_not_news_any_more_once_its_version_is_deleted(
+    two: Service, desk: Client
+) -> None:
+    Deployment.objects.filter(version="green").update(state="failed", cause="it was wrong")
+    text = read(desk, "service-state")
+    assert "it was wrong" in text
+    assert "version green, failed" in text
+    versions.delete_version(None, two, "green")
+    assert "it was wrong" not in read(desk, "service-state")
+    assert "it was wrong" not in read(desk, "service-overview").partition('id="timeline"')[0]
 
 
 def test_a_version_is_deleted_and_the_default_is_not(two: Service, desk: Client) -> None:
