@@ -223,6 +223,8 @@ def _backend(
     config: RouterConfig, name: str, backend: BackendShape, placed: Mapping[str, Placed]
 ) -> str:
     lines = [f"backend {name} from replicas", f"    timeout queue {backend.queue_wait_ms}ms"]
+    if config.slot_folder is not None:
+        lines.append(f"    retries {retries(backend.queue_wait_ms)}")
     if not placed and config.slot_folder is None:
         lines.append(f"    server-template s 1-{backend.slots} 127.0.0.1:1 maxconn 1 disabled")
         return "\n".join(lines)
@@ -237,6 +239,13 @@ def _backend(
         taken = f"maxconn {replica.concurrency}" if replica else "maxconn 1 disabled"
         lines.append(f"    server {server} {address} {taken}{check}")
     return "\n".join(lines)
+
+
+def retries(queue_wait_ms: int) -> int:
+    """How often a request may be refused by gates: as often as it can be while it may wait, so that the
+    wait decides and not the count. A gate keeps each for 20 ms at least; a replica that cannot be
+    connected to is marked down at once, and uses up none."""
+    return min(max(10, queue_wait_ms // 20), 1000)
 
 
 def _bind(address: str, port: int) -> str:

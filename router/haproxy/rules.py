@@ -340,11 +340,11 @@ def _forward() -> list[str]:
 
 def _frontend_answers() -> list[str]:
     return [
-        f"http-after-response sc-inc-gpc({CLIENT_ERRORS},0)"
-        " if { status 400:499 } !{ var(txn.counted) -m found }",
         f"http-after-response set-header x-request-id %[{REQUEST_ID}] if {{ {REQUEST_ID} -m found }}",
         "http-after-response allow unless { var(txn.svc) -m found }",
         "# full lane",
+        f"http-after-response sc-inc-gpc({CLIENT_ERRORS},0)"
+        " if { status 400:499 } !{ var(txn.counted) -m found }",
         "http-after-response set-header x-ms-client-request-id %[var(txn.client)]"
         " if { var(txn.client) -m found }",
         "http-after-response del-header access-control-allow-origin if { var(txn.judged) -m found }",
@@ -411,13 +411,6 @@ def replica_rules(config: "RouterConfig") -> list[str]:
         "balance leastconn",
         f"default-server check inter {config.check_interval_ms}ms fall 1 rise 1"
         " observe layer4 error-limit 1 on-error mark-down",
-        answer(
-            503,
-            "NoReadyReplicas",
-            f"No ready replicas for service {_SERVICE}",
-            "if { nbsrv lt 1 }",
-            **{"Retry-After": retry},
-        ),
         "# a slow upload must not sit on a replica's slot, and is no part of the time it takes",
         f"http-request wait-for-body time {config.body_timeout}s",
         "http-request set-var(txn.t0) date(0,us)",
@@ -454,12 +447,13 @@ def _latencies(early: bool) -> list[str]:
         "http-response set-header server-timing queue;dur=%Tw,replica;dur=%Tr"
         " if { var(txn.svc) -m found }",
         "acl good status 200:299",
+        "acl at_once var(txn.wait) -m str 0",
         "acl waited var(txn.wait) -m int gt 0",
         "http-response set-var-fmt(txn.wait) %Tw",
-        count(1, total, DIRECT, "good !waited"),
+        count(1, total, DIRECT, "good at_once"),
     ]
     if early:
-        lines.append("http-response allow if good !waited")
+        lines.append("http-response allow if { sc1_tracked }")
     return [
         *lines,
         "http-response set-var(txn.wait_us) var(txn.wait),mul(1000) if waited",
@@ -481,7 +475,6 @@ def _gate_requests() -> list[str]:
     """
     gated = f"{{ be_conn_free le 0 }} || {{ var(txn.be),map_str({GATES_MAP}) -m found }}"
     return [
-        "retries 10",
         "retry-on conn-failure 425",
         f"http-request set-var(txn.gated) bool(true) if {gated}",
         "http-request disable-l7-retry unless { var(txn.gated) -m found }",

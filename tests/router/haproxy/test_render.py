@@ -134,6 +134,13 @@ def test_a_slot_of_a_unix_socket_is_a_link_with_one_for_checks_beside_it() -> No
     assert "/replicas/" not in text
 
 
+def test_gates_may_refuse_a_request_for_as_long_as_it_may_wait() -> None:
+    text = render.render(UNIX)
+    assert "    timeout queue 500ms\n    retries 25\n" in text
+    assert "    timeout queue 900ms\n    retries 45\n" in text
+    assert [render.retries(wait) for wait in (1, 199, 220, 60_000)] == [10, 10, 11, 1000]
+
+
 def test_only_replicas_with_a_gate_may_send_a_request_on_to_another() -> None:
     assert "retry-on conn-failure 425" not in render.render(CONFIG)
     text = render.render(UNIX)
