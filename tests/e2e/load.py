@@ -93,13 +93,16 @@ class Report:
     def line(self) -> str:
         """The figures on one line."""
         cut = [stream for stream in self.streams if stream.trouble]
-        whole = f"{len(self.streams)} streams (longest {max(s.seconds for s in self.streams):g} s)"
+        streams = (
+            f"{len(self.streams)} streams (longest {max(s.seconds for s in self.streams):g} s)"
+        )
         slowest_at = time.strftime("%H:%M:%S", time.gmtime(self.slowest_at))
         return (
             f"{self.requests} requests in {self.seconds:.0f} s, {len(self.failures)} failed; "
-            f"{whole}, {len(cut)} cut, slowest tick {max(s.latest for s in self.streams) * 1e3:.0f} ms; "
+            f"{streams}, {len(cut)} cut, slowest tick {max(s.latest for s in self.streams) * 1e3:.0f} ms; "
             f"p50 {self.p50:.0f} ms, p99 {self.p99:.0f} ms, slowest {self.slowest:.0f} ms ({slowest_at}); "
-            f"generator at most {self.lateness:.0f} ms late, {self.skipped} skipped, {self.busy:.0%} of a core"
+            f"generator at most {self.lateness:.0f} ms late, {self.skipped} skipped, "
+            f"{self.busy:.0%} of a core"
         )
 
     def trouble(self) -> str:

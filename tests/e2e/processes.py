@@ -19,10 +19,9 @@ import psutil
 
 from deployments.drivers.process import ProcessDriver
 from deployments.types import Replica
-from tests.ports import free_port, free_range
+from tests.ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PORTS = free_range()
 QUICK = "def init(): ...\ndef run(data): return data.upper()\n"
 _ROWLESS = ("local", "--settings", "portal.settings_rowless")
 
@@ -62,7 +61,6 @@ class Processes:
             "SLIPWAY_HOME": str(self.home),
             "SLIPWAY_PORT": str(self.port),
             "SLIPWAY_ROUTER_PORT": str(self.router_port),
-            "SLIPWAY_REPLICA_PORTS": PORTS,
             "DJANGO_SETTINGS_MODULE": "tests.e2e.process_settings",
             "PYTHONPATH": str(CHECKOUT),
         }

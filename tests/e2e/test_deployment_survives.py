@@ -8,7 +8,6 @@ HAProxy here. Every process is stopped by its own pid.
 import json
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from deployments.errors import SlipwayError
 from deployments.types import Phase, ReplicaRoute, RouteReport, RouteState
+from tests import unix_http
 from tests.e2e.processes import Processes
 
 pytestmark = [pytest.mark.daemons, pytest.mark.timeout(600)]
@@ -36,13 +36,9 @@ class World(Processes):
 
     def score(self, service: str, text: str) -> str:
         (ready,) = [r for r in self.replicas(service) if r.phase is Phase.READY]
-        request = urllib.request.Request(
-            f"http://{ready.address}/score",
-            data=text.encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
+        status, answer = unix_http.score(ready.address, text.encode())
+        assert status == 200, answer
+        return json.loads(answer)
 
     def log(self, deployment: int) -> list[str]:
         path = self.home / "logs" / "deployments" / f"{deployment}.jsonl"

@@ -24,7 +24,7 @@ from sklearn import __version__ as sklearn_version
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 
-from tests.ports import free_port, free_range
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.daemons, pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -69,7 +69,6 @@ def slipway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "SLIPWAY_HOME": str(home),
         "SLIPWAY_PORT": str(portal),
         "SLIPWAY_ROUTER_PORT": str(router),
-        "SLIPWAY_REPLICA_PORTS": free_range(),
         "SLIPWAY_SEED": "False",
     }
     done = _manage(environ, "up", "--detach")
