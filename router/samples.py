@@ -93,9 +93,7 @@ def to_wire(page: TelemetryPage) -> dict[str, Any]:
             [*_plain(item), *(_sparse(getattr(item, name)) for name in _HISTOGRAMS)]
             for item in page.samples
         ],
-        "decisions": [
-            {name: getattr(item, name) for name in _DECISION} for item in page.decisions
-        ],
+        "decisions": [{name: getattr(item, name) for name in _DECISION} for item in page.decisions],
     }
 
 

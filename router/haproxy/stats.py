@@ -106,26 +106,29 @@ def parse_worker(text: str) -> Worker:
         raise Unreadable(f"show info answered {text[:200]!r}") from error
 
 
-_BACKEND_COLUMNS = ("pxname", "qcur", "scur", "req_tot", "hrsp_2xx", "hrsp_3xx", "act")
+_BACKEND_COLUMNS = ("pxname", "qcur", "scur", "stot", "hrsp_2xx", "hrsp_3xx", "act")
 
 
 def parse_backends(text: str) -> dict[str, BackendFigures]:
-    """`show stat -1 2 -1`: one line a backend. A thousand of them each second, hence by position."""
+    """`show stat -1 2 -1`: one line a backend. A thousand of them each second, hence by position.
+
+    A request has arrived when it has its backend (`stot`); `req_tot` counts it only as it ends.
+    """
     lines = text.strip().splitlines()
     if not lines or not lines[0].startswith("# pxname,"):
         raise Unreadable(f"show stat answered {text[:200]!r}")
     names = lines[0][2:].split(",")
     found = {}
     try:
-        name, qcur, scur, req_tot, ok, redirect, act = map(names.index, _BACKEND_COLUMNS)
-        cells = max(name, qcur, scur, req_tot, ok, redirect, act) + 1
+        name, qcur, scur, stot, ok, redirect, act = map(names.index, _BACKEND_COLUMNS)
+        cells = max(name, qcur, scur, stot, ok, redirect, act) + 1
         for line in lines[1:]:
             row = line.split(",", cells)
             queued = int(row[qcur])
             found[row[name]] = BackendFigures(
                 max(int(row[scur]) - queued, 0),
                 queued,
-                int(row[req_tot]),
+                int(row[stot]),
                 int(row[ok]) + int(row[redirect]),
                 int(row[act]),
             )
