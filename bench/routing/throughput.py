@@ -17,6 +17,7 @@ NEW_CONNECTIONS = frozenset({"new_connections_rps", "new_connections_failed"})
 
 # A client that names its requests: they take the rules that most do without.
 _NAMED = (("x-ms-client-request-id", "bench-0123456789"),)
+_EACH_ITS_OWN = "A new connection per request to the replica, over unix sockets"
 _CONNTRACK = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 
 
@@ -118,7 +119,7 @@ def new_connections(run: Context, socket: Path) -> None:
             run.programs.folder,
         )
         run.programs.stop("bare")
-        run.rounds("A new connection per request to the replica, over unix sockets", rounds)
+        run.rounds(f"{_EACH_ITS_OWN}, beside bare HAProxy", rounds)
         run.measured["vs_haproxy_new_connections"] = figures.throughput(rounds)["vs_haproxy"]
     seconds = run.length.new_connections
     tracked, links = _conntrack(), product.links()
@@ -127,7 +128,7 @@ def new_connections(run: Context, socket: Path) -> None:
     links = {name: count - links[name] for name, count in product.links().items()}
     product.steady()
     product.close()
-    run.rounds(f"The same, ours alone for {seconds} s", {"ours": [done]})
+    run.rounds(f"{_EACH_ITS_OWN}, ours for {seconds} s", {"ours": [done]})
     run.measured |= {
         "new_connections_rps": round(done.rps, 1),
         "new_connections_failed": done.failed + links["econ"],
