@@ -64,7 +64,9 @@ _REQUEST_ID = (
 )
 
 # Headers that ask for something; whoever sends one takes the full lane.
-_SPECIAL = "x-request-id x-ms- azureml-model-deployment transfer-encoding origin upgrade expect"
+_SPECIAL = (
+    "x-request-id x-ms- azureml-model-deployment transfer-encoding origin upgrade expect x-slipway-"
+)
 _BEARER = "http_auth_bearer"
 
 # Whose backend a request went to, where only the backend is known.
@@ -157,6 +159,9 @@ def _ids() -> list[str]:
             )
             for header in ("x-request-id", "x-ms-client-request-id", "x-ms-request-id")
         ),
+        "http-request del-header x-request-id",
+        "# words between the router's own parts",
+        "http-request del-header x-slipway- -m beg",
     ]
 
 
@@ -387,6 +392,7 @@ def body_rules(config: "RouterConfig") -> list[str]:
         f"filter lua.body_limit {config.body_limit}",
         "unique-id-format %[req.hdr(x-request-id)]",
         "http-request set-var(txn.id) req.hdr(x-request-id)",
+        "http-request del-header x-request-id",
         *(
             f"http-request set-var(txn.{name}) req.hdr(x-slipway-{name})"
             f" if {{ req.hdr(x-slipway-{name}) -m found }}"
@@ -417,7 +423,7 @@ def replica_rules(config: "RouterConfig") -> list[str]:
         "http-request track-sc0 var(txn.be) table counters",
         "http-request set-path /score unless { var(txn.op) -m found }",
         "http-request del-header authorization",
-        f"http-request set-header x-request-id %[{REQUEST_ID}]",
+        f"http-request add-header x-request-id %[{REQUEST_ID}]",
         "http-request set-timeout server var(txn.timeout) if { var(txn.timeout) -m found }",
         *(_gate_requests() if gated else ()),
         *_latencies(early),

@@ -181,3 +181,19 @@ async def test_the_fast_lane_answers_as_the_full_one(rig: Rig, anybody: httpx.As
     assert (await anybody.post(url, headers=wrong, content=b"{}")).status_code == 401
     other = await anybody.post(rig.score("other"), headers=headers, content=b"{}")
     assert other.status_code == 404
+
+
+async def test_words_between_the_routers_parts_are_not_taken_from_clients(
+    rig: Rig, client: httpx.AsyncClient
+) -> None:
+    [tiny] = await serving(rig)
+    forged = {"x-slipway-who": "primary", "x-slipway-be": "be_0002", "x-slipway-retry": "1"}
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    for content in (b"{}", parts()):  # announced, and by way of the body frontend
+        answer = await client.post(rig.score("demo"), headers=forged, content=content)
+        assert answer.status_code == 200
+        assert "x-slipway-" not in tiny.heads[-1].lower()
+        assert tiny.heads[-1].lower().count("x-request-id:") == 1
