@@ -79,7 +79,7 @@ class Following:
     def refuse(self, spec: RouterSpec, error: SlipwayError) -> None:
         """HAProxy would not have this; what ran goes on. Said once a minute."""
         now = self._monotonic()
-        self.problem = error.message
+        self.problem = setup.told(error.message, error.evidence)
         if spec == self._refused and now < self._not_before:
             return
         self._refused, self._not_before = spec, now + _AGAIN

@@ -133,6 +133,22 @@ def remarks(said: str, text: str, lines: CustomLines) -> list[Remark]:
     return alerts + warnings
 
 
+def told(message: str, evidence: str) -> str:
+    """A refusal with HAProxy's own alerts out of its evidence, as a person may read it."""
+    alerts = [
+        _PATH.sub("", found[2])
+        for row in evidence.splitlines()
+        if (found := _ABOUT.match(row.strip()))
+        and found[1] == "ALERT"
+        and not any(word in found[2] for word in _SUMMARY)
+    ]
+    if not alerts:
+        return message
+    return f"{message.partition(': [ALERT]')[0].rstrip('.')}: {'; '.join(alerts[:3])}"[
+        :_SAID_AT_MOST
+    ]
+
+
 def _places(text: str, lines: CustomLines) -> Mapping[int, tuple[str, int]]:
     """Number of a line of the text -> the area and the number of the person's line that stands there.
 

@@ -135,6 +135,17 @@ def test_alerts_come_before_warnings_and_sums_are_left_out() -> None:
     ]
 
 
+def test_a_refusal_holds_haproxys_own_words() -> None:
+    refused = "[ALERT]    (7) : config : parsing [/x/.check-a1/haproxy.cfg:8] : no such thing."
+    message = f"HAProxy refuses the configuration: {refused}"
+    assert setup.told(message, f"[NOTICE] (7) : x\n{refused}\n") == (
+        "HAProxy refuses the configuration: parsing [haproxy.cfg:8] : no such thing."
+    )
+    bound = "[ALERT]    (7) : Binding [/y/haproxy.cfg:9] for frontend: cannot bind socket"
+    assert setup.told("It would not start.", f"Success=0\n--\n{bound}").endswith("bind socket")
+    assert setup.told("It did not answer.", "") == "It did not answer."
+
+
 def test_without_lines_every_word_is_about_the_routers_own() -> None:
     said = "[ALERT]    (7) : config : parsing [/x/.check-a1/haproxy.cfg:2] : no."
     assert setup.remarks(said, TEXT, CustomLines()) == [

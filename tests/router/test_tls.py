@@ -245,7 +245,9 @@ async def test_a_port_that_is_taken_is_told_and_serving_goes_on(
     blocker = await asyncio.start_server(lambda r, w: None, "127.0.0.1", rig.settings.tls_port)
     load = Load(rig.settings.port, "demo", b"{}", clients=2)
     await follow(rig, tls=tls(own))
-    assert "old one serves on" in rig.loop.plane.following.status().problem
+    problem = rig.loop.plane.following.status().problem
+    assert "old one serves on" in problem
+    assert "cannot bind" in problem
     await load.more()
     assert await load.stop() == {200}
     # what stands on the disk is what runs
