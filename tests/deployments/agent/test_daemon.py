@@ -1,10 +1,8 @@
 """The real agent, shims and scoring server: started, scored, killed in every way, found again."""
 
-import http.client
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -12,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 
 import psutil
@@ -24,7 +23,6 @@ from deployments.agent.stopping import stop_replicas
 from deployments.drivers.process import ProcessDriver
 from deployments.drivers.process_layout import locked, read_json
 from deployments.errors import Unavailable
-from deployments.sockets import within
 from deployments.types import (
     EnvironmentSpec,
     ModelSpec,
@@ -40,6 +38,7 @@ from deployments.types import (
     ServiceSpec,
     VersionSpec,
 )
+from tests import unix_http
 from tests.deployments.drivers.test_process import FolderBlobs, zipped
 
 pytestmark = pytest.mark.daemons
@@ -71,6 +70,18 @@ def run(data):
 """
 
 
+# The scoring server ends what takes too long by an exception; this one takes none.
+STUCK = b"""
+import time
+def init():
+    pass
+def run(data):
+    while True:
+        try:
+            time.sleep(1)
+        except BaseException:
+            pass
+"""
 # The first worker loads at once; of the second one `late` says what it does.
 UNEVEN = b"""
 import os, time
@@ -188,28 +199,10 @@ class Cluster:
         return [line.text for line in self.driver.logs(replica.id).lines]
 
 
-class _Unix(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("replica", timeout=20)
-        self.path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(20)
-        with within(self.path) as name:
-            self.sock.connect(name)
-
-
 def score(replica: Replica, **body: object) -> dict:
-    connection = _Unix(Path(replica.address.removeprefix("unix:")))
-    try:
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", "/score", json.dumps(body), headers)
-        response = connection.getresponse()
-        assert response.status == 200, response.status
-        return json.loads(response.read())
-    finally:
-        connection.close()
+    status, answer = unix_http.score(replica.address, json.dumps(body).encode())
+    assert status == 200, answer
+    return json.loads(answer)
 
 
 @pytest.fixture(scope="module")
@@ -381,6 +374,25 @@ def test_a_busy_replica_is_not_taken_for_dead(cluster):
     assert cluster.ready("busy") == [replica]
     cluster.driver.remove("busy")
     cluster.until("busy", lambda found: not found)
+
+
+def test_a_replica_that_never_answers_is_taken_out_and_started_again(cluster):
+    eager = Probe(period_seconds=1, timeout_seconds=1, failure_threshold=1)
+    cluster.deploy(cluster.revision("stuck", 1, STUCK, probe=eager, scoring_timeout_ms=1000))
+    (replica,) = cluster.ready("stuck")
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(score, replica)
+        (crashed,) = cluster.until(
+            "stuck", lambda found: found[0].phase is Phase.CRASHED, seconds=30
+        )
+        assert crashed.cause.code == "Unresponsive"
+        assert "no sign of life" in crashed.cause.message
+        cluster.until("stuck", lambda found: found[0].restarts == 1)
+        with pytest.raises((OSError, HTTPException)):
+            asked.result(timeout=30)
+    cluster.ready("stuck")
+    cluster.driver.remove("stuck")
+    cluster.until("stuck", lambda found: not found)
 
 
 def test_a_second_agent_is_refused_and_replicas_are_not_stopped_under_an_agent(cluster, settings):
