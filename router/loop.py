@@ -40,7 +40,7 @@ from deployments.types import (
     ServiceSpec,
     VersionSpec,
 )
-from router import sampling, state
+from router import hindrances, sampling, state
 from router.autoscaler import policy, window
 from router.autoscaler.policy import Code, Limits
 from router.autoscaler.window import Load, Window
@@ -49,6 +49,7 @@ from router.dataplane import DataPlane, Reading
 from router.haproxy.pool import Key
 from router.haproxy.slots import Wanted
 from router.haproxy.stats import BackendFigures, Counters, added
+from router.hindrances import Hindrance
 from router.request_log import Requests
 from router.ring import Ring
 from router.samples import DecisionRecord, Sample
@@ -89,6 +90,7 @@ class Version:
     calm: bool = False  # as many are ready as are wanted, and none comes or goes
     decided: bool = False  # the policy has seen what is new
     loud_at: float = 0.0  # the last second in which somebody asked for it
+    stories: tuple[Hindrance, ...] = ()  # what keeps it from its count, for the ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,8 @@ class RouterLoop:
         self._wanted = {key: version.wanted for key, version in self.versions.items()}
         for key in self.totals.keys() - self.versions.keys():
             del self.totals[key]
+        for key in known.keys() - self.versions.keys():
+            self.ring.add(hindrances.end(known[key].stories, self._clock()))
 
     def _news(
         self, key: Key, version: Version | None, spec: VersionSpec, service: ObservedService
@@ -472,15 +476,17 @@ class RouterLoop:
         decision = policy.decide(load, limits, version.scaling, now)
         version.scaling = decision.state
         before = version.desired
-        applied = False
-        if decision.valid and decision.replicas != before:
-            applied = await self._apply_count(key, version, decision.replicas)
-        if decision.news:
-            level = logging.INFO if applied else logging.DEBUG
-            log.log(level, "%s: %d -> %d: %s", key, before, decision.replicas, decision.reason)
-            self.ring.add([_record(now, key, before, decision, applied)])
+        changes = decision.valid and decision.replicas != before
+        refusal = await self._apply_count(key, version, decision.replicas) if changes else ""
+        record = _record(now, key, before, decision, changes, refusal)
+        if record.applied:
+            log.info("%s: %d -> %d: %s", key, before, decision.replicas, decision.reason)
+            self.ring.add([record])
+        version.stories, rows = hindrances.note(version.stories, record, now)
+        self.ring.add(rows)
 
-    async def _apply_count(self, key: Key, version: Version, replicas: int) -> bool:
+    async def _apply_count(self, key: Key, version: Version, replicas: int) -> str:
+        """Returns why the cluster did not take the count; "" when it did."""
         prefer: tuple[str, ...] = ()
         if replicas < version.desired:
             busy = self._standing.busy(self.plane.backends.get(key, ""))
@@ -489,28 +495,31 @@ class RouterLoop:
             await self._driver(self.driver.scale, key.service, key.version, replicas, prefer)
         except SlipwayError as error:
             log.warning("%s could not be scaled to %d: %s", key, replicas, error.message)
-            return False
+            return error.message or type(error).__name__
         version.desired, version.calm = replicas, False
         self._seen.pop(key.service, None)  # what the cluster made of it is looked at anew
-        return True
+        return ""
 
     async def _driver(self, call: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.to_thread(call, *arguments)
 
 
 def _record(
-    now: float, key: Key, before: int, decision: policy.Decision, applied: bool
+    now: float, key: Key, before: int, decision: policy.Decision, changes: bool, refusal: str
 ) -> DecisionRecord:
-    after = decision.replicas if decision.code not in policy.PREVENTED else before
+    """The verdict as a row. One that the cluster refused is a hindrance, with what it said."""
+    reason = decision.reason
+    if refusal:
+        reason += f" {decision.replicas} was asked for and the cluster refused it: {refusal}"
     return DecisionRecord(
         at=now,
         service=key.service,
         version=key.version,
         before=before,
-        after=after,
-        code=Code(decision.code).value,
-        reason=decision.reason,
-        applied=applied,
+        after=decision.replicas if changes else before,
+        code=hindrances.NOT_APPLIED if refusal else Code(decision.code).value,
+        reason=reason,
+        applied=changes and not refusal,
         inputs=decision.inputs,
     )
 
@@ -526,6 +535,7 @@ def _still(version: Version, now: float) -> bool:
     return (
         version.calm
         and version.decided
+        and not version.stories
         and version.desired == version.spec.scaling.minimum
         and now - version.loud_at > window.SPAN_SECONDS + 2
     )

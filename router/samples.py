@@ -54,10 +54,14 @@ class DecisionRecord:
     version: str
     before: int  # replicas wanted before
     after: int  # and after; equal when it was prevented
-    code: str  # `router.autoscaler.policy.Code`
+    code: str  # `router.autoscaler.policy.Code`, or `router.hindrances.NOT_APPLIED`
     reason: str  # a sentence with its figures
     applied: bool
     inputs: dict[str, Any] = field(default_factory=dict)
+    # Of a hindrance: the last moment it was so, and whether that was its end. None: not a hindrance.
+    # The same row (service, version, at) is told again with later values.
+    until: float | None = None
+    over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

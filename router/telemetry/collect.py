@@ -7,11 +7,13 @@ that is killed reads the same page again and one that runs twice writes nothing 
 A router that cannot be reached leaves a gap; nothing is made up for it.
 """
 
+import math
 import time
 from pathlib import Path
 
 import httpx
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
 from deployments.clusters.models import Cluster
@@ -183,43 +185,66 @@ def _keep_samples(samples: list[Sample], ids: dict[Key, int]) -> None:
 
 
 def _keep_decisions(decisions: tuple[DecisionRecord, ...], ids: dict[Key, int]) -> None:
+    """New rows; and of those that are there, how long what they tell of has gone on."""
+    rows = {
+        (record.service, record.version, record.at): Decision(
+            series_id=ids[record.service, record.version],
+            at=record.at,
+            before=record.before,
+            after=record.after,
+            code=record.code,
+            reason=record.reason,
+            applied=record.applied,
+            inputs=record.inputs,
+            until=record.until,
+            over=record.over,
+        )
+        for record in decisions
+    }
     Decision.objects.bulk_create(
-        [
-            Decision(
-                series_id=ids[record.service, record.version],
-                at=record.at,
-                before=record.before,
-                after=record.after,
-                code=record.code,
-                reason=record.reason,
-                applied=record.applied,
-                inputs=record.inputs,
-            )
-            for record in decisions
-        ],
-        ignore_conflicts=True,
+        rows.values(),
+        update_conflicts=True,
+        unique_fields=["series", "at"],
+        update_fields=["until", "over"],
     )
 
 
 def _note_outcomes(samples: list[Sample], ids: dict[Key, int], now: float) -> None:
-    """Write down when the replicas that were asked for were ready."""
+    """Write down when as many replicas as were asked for were ready: at least so many of more, at
+    most of fewer. A change the other way ends the wait: what is ready after it is not its doing."""
     waiting = list(
-        Decision.objects.select_related(None).filter(
-            applied=True, ready_at=None, at__gte=now - _OUTCOME_SECONDS, after__gt=0
-        )
+        Decision.objects.select_related(None)
+        .filter(applied=True, ready_at=None, at__gte=now - _OUTCOME_SECONDS)
+        .exclude(after=F("before"))
     )
     if not waiting:
         return
     seen: dict[int, list[tuple[int, int]]] = {}
     for sample in samples:
         seen.setdefault(ids[sample.service, sample.version], []).append((sample.at, sample.ready))
+    changes = _changes({item.series_id for item in waiting}, min(item.at for item in waiting))
     done = []
     for decision in waiting:
-        if decision.after <= decision.before:
-            continue
+        up = decision.after > decision.before
+        turned = (
+            at
+            for at, before, after in changes[decision.series_id]
+            if at > decision.at and (after < decision.after if up else after > decision.after)
+        )
+        end = next(turned, math.inf)
         for at, ready in sorted(seen.get(decision.series_id, ())):
-            if at >= decision.at - 1 and ready >= decision.after:
+            reached = ready >= decision.after if up else ready <= decision.after
+            if decision.at - 1 <= at < end and reached:
                 decision.ready_at = max(float(at + 1), decision.at)
                 done.append(decision)
                 break
     Decision.objects.bulk_update(done, ["ready_at"])
+
+
+def _changes(series: set[int], since: float) -> dict[int, list[tuple[float, int, int]]]:
+    """(at, before, after) of the changes of each series, oldest first."""
+    found: dict[int, list[tuple[float, int, int]]] = {pk: [] for pk in series}
+    rows = Decision.objects.filter(series__in=series, at__gte=since, applied=True).order_by("at")
+    for pk, at, before, after in rows.values_list("series_id", "at", "before", "after"):
+        found[pk].append((at, before, after))
+    return found

@@ -159,8 +159,12 @@ class Decision(models.Model):
     reason = models.TextField()
     applied = models.BooleanField()
     inputs = models.JSONField(default=dict)
-    # When as many replicas as were asked for were ready; None: not yet, or not asked for more.
+    # When no fewer (no more, of a step down) than were asked for were ready. None: not seen.
     ready_at = models.FloatField(null=True, blank=True)
+    # Of what was prevented: the last moment it is known to have been so, and whether that was its
+    # end. None: the router did not say.
+    until = models.FloatField(null=True, blank=True)
+    over = models.BooleanField(default=False)
 
     objects = DecisionManager()
 
@@ -177,7 +181,7 @@ class Decision(models.Model):
 
     @property
     def waited(self) -> float | None:
-        """Seconds from asking for replicas to their being ready."""
+        """Seconds from asking for a count to its being ready."""
         return None if self.ready_at is None else max(self.ready_at - self.at, 0.0)
 
     @property

@@ -147,6 +147,52 @@ def test_an_outcome_may_come_with_a_later_page(cluster: Cluster, router: FakeRou
     assert Decision.objects.get().waited == 8.5
 
 
+@pytest.mark.parametrize(("ready", "outcome"), [(5, None), (4, NOW - 3.0)])
+def test_the_outcome_of_a_step_down_is_when_no_more_were_ready(
+    cluster: Cluster, router: FakeRouter, ready: int, outcome: float | None
+) -> None:
+    router.log = [
+        replace(DECISION, before=6, after=4, code="down"),
+        replace(SAMPLE, at=NOW - 4, ready=ready),
+    ]
+    collect(cluster, router.socket, NOW)
+    assert Decision.objects.get().ready_at == outcome
+
+
+@pytest.mark.parametrize(
+    ("then", "outcome"),
+    [
+        ((6, 8), NOW + 2.0),  # more still: those asked for first came
+        ((6, 5), None),  # they were not waited for; a later step up brought six
+    ],
+)
+def test_what_comes_after_a_step_the_other_way_is_not_its_outcome(
+    cluster: Cluster, router: FakeRouter, then: tuple[int, int], outcome: float | None
+) -> None:
+    before, after = then
+    router.log = [
+        DECISION,
+        replace(DECISION, at=NOW - 2.0, before=before, after=after),
+        replace(SAMPLE, at=NOW + 1, ready=6),
+    ]
+    collect(cluster, router.socket, NOW)
+    assert Decision.objects.get(at=DECISION.at).ready_at == outcome
+
+
+def test_how_long_a_hindrance_went_on_is_taken_over_into_its_row(
+    cluster: Cluster, router: FakeRouter
+) -> None:
+    begins = replace(DECISION, after=4, applied=False, code="holding", until=DECISION.at)
+    router.log = [begins, replace(begins, until=NOW - 4.0)]  # both in one page
+    collect(cluster, router.socket, NOW)
+    row = Decision.objects.get()
+    assert (row.until, row.over, row.reason) == (NOW - 4.0, False, "Because.")
+    router.log.append(replace(begins, until=NOW + 36.5, over=True))
+    collect(cluster, router.socket, NOW)
+    row = Decision.objects.get()
+    assert (row.until, row.over) == (NOW + 36.5, True)
+
+
 def test_pages_that_show_the_service_are_told_once_a_page(
     cluster: Cluster, router: FakeRouter
 ) -> None:
