@@ -1,14 +1,12 @@
 """Latency: what our router adds at half of its saturation, and how long large bodies take."""
 
-import json
-import subprocess
-import sys
 from statistics import median
 
 from bench.routing import figures, ours, peers
 from bench.routing.context import Context
-from bench.routing.load import SCORE, Target, interleaved, wrk
-from bench.routing.processes import CHECKOUT, BenchError, free_port
+from bench.routing.load import Target, interleaved, wrk
+from bench.routing.openloop import OpenLoop
+from bench.routing.processes import free_port
 
 ADDED = frozenset({"added_p50_ms", "added_p99_ms"})
 BODIES = {"body_1mb_vs_nginx": 2**20, "body_10mb_vs_nginx": 10 * 2**20}
@@ -23,11 +21,16 @@ def added(run: Context) -> None:
             wrk(run.ours(), 2, run.cores, run.programs.folder).rps for _ in range(3)
         )
     rate = round(saturation / 2)
-    ports = {"direct": (run.upstream, "none"), "ours": (run.product.port, ours.KEY)}
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in ports}
-    for _ in range(run.length.rounds):
-        for name, (port, token) in ports.items():
-            results[name].append(_open_loop(run, port, token, rate))
+    load = OpenLoop(run.cores.load, run.length.rounds, run.length.added)
+    run.programs.on_exit(load.close)
+    addresses = (f"127.0.0.1:{load.port}",) * ours.REPLICAS
+    product = ours.Ours(run.programs.folder / "added", free_port(), run.cores.proxy, addresses)
+    run.programs.on_exit(product.close)
+    pids = product.start()
+    targets = [Target("direct", 0, ()), Target("ours", product.port, pids, ours.KEY)]
+    results = load.run(targets, rate)
+    product.steady()
+    product.close()
     middle = {
         (name, key): median(item[key] for item in items)
         for name, items in results.items()
@@ -51,21 +54,8 @@ def added(run: Context) -> None:
     run.table("A constant rate, half of our saturation, from when each request was due", lines)
     for key in ("p50_ms", "p99_ms"):
         run.measured[f"added_{key}"] = round(middle["ours", key] - middle["direct", key], 3)
-    if min(middle[name, "rate"] for name in ports) < _REACHED * rate:
+    if min(middle[name, "rate"] for name in results) < _REACHED * rate:
         run.notes.append("the constant rate was not reached: added latency is not to be trusted")
-
-
-def _open_loop(run: Context, port: int, token: str, rate: int) -> dict[str, float]:
-    seconds = run.length.added
-    done = subprocess.run(
-        ["taskset", "-c", str(run.cores.load), sys.executable, "-m", "bench.routing.openloop",
-         str(port), SCORE, token, str(rate), str(seconds)],
-        capture_output=True, text=True, check=False, timeout=seconds + 30, cwd=CHECKOUT,
-    )  # fmt: skip
-    if done.returncode:
-        raise BenchError(f"the load at a constant rate failed: {done.stderr[-400:]}")
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
 
 
 def bodies(run: Context) -> None:

@@ -12,6 +12,8 @@ from bench.routing.processes import BenchError, Cores, cpu_seconds
 
 BODY = '{"data": [[1.0, 2.0, 3.0, 4.0, 5]]}'
 CONNECTIONS = 64
+# wrk asks for an address; the script never comes back from where it would be used
+REPLICA = ("wrk", "-s", str(Path(__file__).with_name("replica.lua")), "http://127.0.0.1:1/")
 SCORE = "/api/v1/service/bench/score"
 
 # wrk formats the request once; nothing of this runs for each of them

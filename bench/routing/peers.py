@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from bench.routing import install
+from bench.routing.load import REPLICA
 from bench.routing.processes import BenchError, Programs, family, free_port, pin
 from router.haproxy.process import find_binary
 
@@ -17,22 +18,6 @@ Peer = tuple[int, tuple[int, ...]]
 
 _HERE = Path(__file__).parent
 _RAY_SECONDS = 90
-
-# Faster than every proxy: HAProxy answering by itself, on the load's core.
-_UPSTREAM = """\
-global
-    nbthread 1
-    maxconn 1000
-defaults
-    mode http
-    timeout client 1h
-    timeout connect 1s
-    timeout server 1h
-frontend answers
-    bind 127.0.0.1:{port}
-    bind unix@{socket} mode 600
-    http-request return status 200 content-type application/json string '{{"result":[1.0]}}'
-"""
 
 # The least that is a proxy in the same mode: no rule, no limit, no check.
 _BARE = """\
@@ -126,7 +111,7 @@ static_resources:
 def upstream(programs: Programs, core: int) -> tuple[int, Path]:
     """What answers small requests: its port and its unix socket."""
     port, socket = free_port(), programs.folder / "up.sock"
-    _haproxy(programs, "upstream", _UPSTREAM.format(port=port, socket=socket), core)
+    programs.start("upstream", REPLICA, core, {"REPLICA": f"serve {port} {socket}"})
     programs.answering("upstream", port)
     return port, socket
 

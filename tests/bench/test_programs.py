@@ -1,5 +1,6 @@
 """What the bench starts it also ends, and what it measures by is right."""
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,8 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.routing import bodies, load, openloop
+from bench.routing import bodies, load, openloop, peers
 from bench.routing.processes import BenchError, Programs, cpu_seconds, family, free_port
+
+
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 
 
 def core() -> int:
@@ -110,13 +114,48 @@ def stalling() -> Iterator[Stalling]:
     made.listener.close()
 
 
+@needs_wrk
 def test_requests_that_came_due_while_nobody_answered_carry_their_wait(stalling: Stalling) -> None:
-    for timer in stalling.timers:
-        timer.start()
-    found = openloop.run(stalling.port, openloop.request("/score", "none"), 400, 1.5)
-    assert found["failed"] == 0
+    loop = openloop.OpenLoop(core(), rounds=1, seconds=1.5)
+    try:
+        for timer in stalling.timers:
+            timer.start()
+        found = loop.run([load.Target("stalling", stalling.port, ())], 400)["stalling"]
+    finally:
+        loop.close()
+    assert len(found) == 1
+    assert found[0]["failed"] == 0
     # 200 requests of 450 came due in that half second, more than there are connections
-    assert found["p99_ms"] > 300
+    assert found[0]["p99_ms"] > 300
+
+
+@needs_wrk
+def test_load_and_replica_are_one_process_that_measures_its_targets_in_turn() -> None:
+    loop = openloop.OpenLoop(core(), rounds=2, seconds=0.4)
+    try:
+        found = loop.run([load.Target("first", 0, ()), load.Target("second", loop.port, ())], 500)
+    finally:
+        loop.close()
+    assert list(found) == ["first", "second"]
+    for rounds in found.values():
+        assert [item["timed"] > 100 and item["failed"] == 0 for item in rounds] == [True, True]
+
+
+@needs_wrk
+def test_a_replica_answers_on_both_its_sockets_once_the_body_is_there(tmp_path: Path) -> None:
+    with Programs(tmp_path) as programs:
+        port, path = peers.upstream(programs, core())
+        over_unix = socket.socket(socket.AF_UNIX)
+        over_unix.connect(str(path))
+        for connection in (socket.create_connection(("127.0.0.1", port)), over_unix):
+            with connection:
+                connection.settimeout(0.2)
+                connection.sendall(b"POST /score HTTP/1.1\r\ncontent-length: 35\r\n\r\n")
+                with pytest.raises(TimeoutError):
+                    connection.recv(1)
+                connection.settimeout(10)
+                connection.sendall(load.BODY.encode())
+                assert connection.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 @pytest.fixture
