@@ -15,7 +15,6 @@ import pytest
 from bench.routing import bodies, load, openloop, peers
 from bench.routing.processes import BenchError, Programs, cpu_seconds, family, free_port
 
-
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 
 
