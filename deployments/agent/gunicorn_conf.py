@@ -76,7 +76,7 @@ def post_fork(server: object, worker: object) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """The entry script is loaded in this worker."""
-    worker.wsgi = _with_status_told_apart(worker.wsgi)
+    worker.wsgi = _with_signs_of_life(worker, _with_status_told_apart(worker.wsgi))
     _say(worker, IDLE)
     if all(_cells[:_WORKERS]):
         _cells[_ALL_UP] = 1
@@ -119,3 +119,40 @@ def _with_status_told_apart(application: Callable[..., Any]) -> Callable[..., An
         return application(environ, begin)
 
     return answer
+
+
+def _with_signs_of_life(worker: Any, application: Callable[..., Any]) -> Callable[..., Any]:
+    """A worker that streams an answer lives for as long as pieces come: neither the gate nor gunicorn's own
+    timeout may take it for one that hangs."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        pieces = application(environ, start_response)
+        if isinstance(pieces, (list, tuple, environ["wsgi.file_wrapper"])):
+            return pieces
+        return _Streamed(worker, pieces)
+
+    return answer
+
+
+class _Streamed:
+    """An answer's pieces; with each of them the worker says that it lives, at most once a second."""
+
+    def __init__(self, worker: Any, pieces: Any) -> None:
+        self._worker, self._pieces, self._iterator = worker, pieces, iter(pieces)
+        self._said_at = time.monotonic()
+
+    def __iter__(self) -> _Streamed:
+        return self
+
+    def __next__(self) -> Any:
+        piece = next(self._iterator)
+        now = time.monotonic()
+        if now - self._said_at >= 1.0:
+            self._said_at = now
+            _say(self._worker, int(now * 1e6))
+            self._worker.notify()
+        return piece
+
+    def close(self) -> None:
+        if hasattr(self._pieces, "close"):
+            self._pieces.close()
