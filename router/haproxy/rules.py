@@ -105,6 +105,7 @@ def _https_only(config: "RouterConfig") -> list[str]:
         "acl may_score ssl_fc",
         "acl may_score path /healthz",
         f"http-request set-var-fmt(txn.id) {_UNIQUE_ID} unless may_score",
+        "http-request set-var(txn.full) bool(true) unless may_score",
         answer(
             403,
             "HttpsRequired",
@@ -143,7 +144,9 @@ def _ids() -> list[str]:
         return f"if {{ req.fhdr({header}) -m reg {_ID} }}"
 
     return [
-        "# full lane: ids",
+        "# full lane",
+        "http-request set-var(txn.full) bool(true)",
+        "# ids",
         f"http-request set-var-fmt(sess.id) {_UNIQUE_ID} unless {{ var(sess.id) -m found }}",
         "http-request set-var(txn.id) var(sess.requests),concat(-,sess.id)",
         f"http-request set-var(txn.id) req.fhdr(x-request-id) {safe('x-request-id')}",
@@ -345,9 +348,10 @@ def _forward() -> list[str]:
 
 def _frontend_answers() -> list[str]:
     return [
-        f"http-after-response set-header x-request-id %[{REQUEST_ID}] if {{ {REQUEST_ID} -m found }}",
-        "http-after-response allow unless { var(txn.svc) -m found }",
-        "# full lane",
+        "http-after-response allow unless { var(txn.full) -m found }",
+        f"http-after-response set-header x-request-id %[{REQUEST_ID}]",
+        "http-after-response set-header server-timing queue;dur=%Tw,replica;dur=%Tr"
+        " if { var(txn.wait) -m found }",
         f"http-after-response sc-inc-gpc({CLIENT_ERRORS},0)"
         " if { status 400:499 } !{ var(txn.counted) -m found }",
         "http-after-response set-header x-ms-client-request-id %[var(txn.client)]"
@@ -430,6 +434,7 @@ def replica_rules(config: "RouterConfig") -> list[str]:
         *(_gate_answers(retry) if gated else ()),
         'http-response set-status 502 reason "Bad Gateway" if { status 500 }',
         "http-response set-var(txn.replied) bool(true) if { status ge 500 }",
+        f"http-after-response set-header x-request-id %[{REQUEST_ID}]",
         *(["http-after-response allow if { status 200:299 }"] if early else ()),
         *_outcomes(),
         *_errors(retry),
@@ -450,8 +455,6 @@ def _latencies(early: bool) -> list[str]:
 
     total = "date(0,us),sub(txn.t0)"
     lines = [
-        "http-response set-header server-timing queue;dur=%Tw,replica;dur=%Tr"
-        " if { var(txn.svc) -m found }",
         "acl good status 200:299",
         "acl at_once var(txn.wait) -m str 0",
         "acl waited var(txn.wait) -m int gt 0",

@@ -38,14 +38,21 @@ async def raw_replica(rig: Rig, serve: Serve, name: str = "demo") -> asyncio.Ser
 async def test_replicas_that_refuse_every_connection_are_a_502(
     rig: Rig, client: httpx.AsyncClient
 ) -> None:
-    made = await serving(rig, count=2)
-    for item in made:
-        await item.kill()
-    answer = await client.post(rig.score("demo"), content=b"{}")
-    assert error(answer) == (502, "NoReadyReplicas", "No ready replicas for service demo")
-    later = await client.post(rig.score("demo"), content=b"{}")
-    assert error(later) == (503, "NoReadyReplicas", "No ready replicas for service demo")
-    assert int(later.headers["retry-after"]) >= 1
+    for attempt in range(4):
+        name = f"demo{attempt}"
+        made = await serving(rig, name, count=2)
+        for item in made:
+            await item.kill()
+        answer = await client.post(rig.score(name), content=b"{}")
+        code, words = "NoReadyReplicas", f"No ready replicas for service {name}"
+        if answer.status_code == 503:
+            continue  # a check was faster than this request, and nobody was tried any more
+        assert error(answer) == (502, code, words)
+        later = await client.post(rig.score(name), content=b"{}")
+        assert error(later) == (503, code, words)
+        assert int(later.headers["retry-after"]) >= 1
+        return
+    pytest.fail("the checks were always faster")
 
 
 async def test_a_request_waits_as_long_as_its_service_says_and_no_longer(
