@@ -14,6 +14,7 @@ urlpatterns = [
     path("clusters/", include("portal.views.clusters_urls")),
     path("services/", include("portal.views.services_urls")),
     path("services/", include("portal.views.metrics_urls")),
+    path("services/", include("portal.views.decisions_urls")),
     path("services/", include("portal.views.logs_urls")),
     path("services/", include("portal.views.requests_urls")),
     path("api/", include("portal.api.urls")),

@@ -3,7 +3,7 @@
 from django import forms
 
 from deployments.services.models import version_name_validator
-from router.telemetry.queries import BY_KEY, RANGES, SHOWN, Range
+from router.telemetry.queries import BY_KEY, RANGES, Range
 
 DEFAULT_RANGE = "30m"
 
@@ -22,16 +22,9 @@ class ChartForm(forms.Form):
     # The newest bucket and the newest decision that the page already has.
     after = forms.IntegerField(min_value=0, required=False)
     decision = forms.IntegerField(min_value=0, required=False)
+    # A moment in the past to show in the middle, epoch seconds; without it the range ends at now.
+    around = forms.FloatField(min_value=0, max_value=1e11, required=False)
 
     def span(self) -> Range:
         """The range asked for; of a valid form."""
         return BY_KEY[self.cleaned_data["range"] or DEFAULT_RANGE]
-
-
-class LedgerForm(forms.Form):
-    """Which decisions: filtered, older than one that is shown, or from a certain one on."""
-
-    show = forms.ChoiceField(choices=[(word, word) for word in SHOWN], required=False)
-    version = _version()
-    before = forms.IntegerField(min_value=1, required=False)
-    open = forms.IntegerField(min_value=1, required=False)

@@ -1,4 +1,4 @@
-"""The Metrics tab of a service: one chart, its data as JSON and CSV, and the scaling ledger in words.
+"""The Metrics tab of a service: one chart, its data as JSON and CSV, and the latest scaling decisions.
 
 Only reads. The page loads its chart from `data/` and asks there for what is new.
 """
@@ -14,14 +14,12 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET
 
 from portal.access import requires
-from portal.forms.metrics import DEFAULT_RANGE, ChartForm, LedgerForm
+from portal.forms.metrics import DEFAULT_RANGE, ChartForm
 from portal.models import Role
+from portal.views.decisions import newest
 from portal.views.services_shared import get_service, page
-from router.telemetry import queries
+from router.telemetry import ledger, queries
 from router.telemetry.models import Decision
-
-ROWS_A_PAGE = 25
-_FILTERS = (("all", "All"), ("changes", "Changes"), ("prevented", "Prevented"))
 
 
 @requires(Role.VIEWER)
@@ -29,28 +27,39 @@ _FILTERS = (("all", "All"), ("changes", "Changes"), ("prevented", "Prevented"))
 def metrics(request: HttpRequest, name: str) -> HttpResponse:
     service = get_service(name)
     form = ChartForm(request.GET)
-    span, version = queries.BY_KEY[DEFAULT_RANGE], ""
+    span, version, around = queries.BY_KEY[DEFAULT_RANGE], "", None
     if form.is_valid():
         span, version = form.span(), form.cleaned_data["version"]
+        around = form.cleaned_data["around"]
     names = list(service.versions.values_list("name", flat=True))
-    context = page(service, "metrics", ranges=queries.RANGES, span=span, versions=names)
-    ledger = _ledger(name, LedgerForm({"version": version}))
-    return render(request, "metrics/metrics.html", context | ledger)
+    context = page(
+        service,
+        "metrics",
+        ranges=queries.RANGES,
+        span=span,
+        versions=names,
+        around="" if around is None else f"{around:.3f}",
+    )
+    return render(request, "metrics/metrics.html", context | newest(service, version))
 
 
 @requires(Role.VIEWER)
 @require_GET
 def data(request: HttpRequest, name: str) -> HttpResponse:
-    """The chart as JSON; with `after` and `decision`, only what came since."""
+    """The chart as JSON; with `after` and `decision`, only what came since; with `around`, a past
+    moment in its middle."""
     service = get_service(name)
     form = ChartForm(request.GET)
     if not form.is_valid():
         return JsonResponse({"message": "Unknown range."}, status=400)
     after, decision = form.cleaned_data["after"], form.cleaned_data["decision"]
     now = time.time()
-    version = form.cleaned_data["version"]
-    chart = queries.chart(service.name, form.span(), now, after, version=version)
-    marks = queries.marks(service.name, now - chart.range.seconds, decision or 0, version)
+    version, around = form.cleaned_data["version"], form.cleaned_data["around"]
+    end = now if around is None else min(now, around + form.span().seconds / 2)
+    chart = queries.chart(service.name, form.span(), end, after, version=version)
+    marks = ledger.marks(
+        service.name, end - chart.range.seconds, decision or 0, version, until=end + 1
+    )
     body = {
         "range": chart.range.key,
         "step": chart.range.step,
@@ -60,7 +69,8 @@ def data(request: HttpRequest, name: str) -> HttpResponse:
         "x": [_local(at) for at in chart.at],
         "columns": chart.columns,
         "decisions": [_mark(item) for item in marks],
-        "ledger": queries.ledger_state(service.name, version),
+        "ledger": ledger.state(service.name, now, version),
+        "around": None if around is None else _local(around),
     }
     return JsonResponse(body, headers={"Cache-Control": "no-store"})
 
@@ -106,38 +116,3 @@ def data_csv(request: HttpRequest, name: str) -> HttpResponse:
             moment = datetime.fromtimestamp(at, UTC)
             writer.writerow([moment.strftime("%Y-%m-%dT%H:%M:%SZ"), *row])
     return response
-
-
-@requires(Role.VIEWER)
-@require_GET
-def decisions(request: HttpRequest, name: str) -> HttpResponse:
-    """Fragment: a page of the ledger."""
-    service = get_service(name)
-    form = LedgerForm(request.GET)
-    template = "metrics/_decisions.html"
-    if form.is_valid() and form.cleaned_data["before"]:
-        template = "metrics/_decision_rows.html"
-    return render(request, template, {"service": service} | _ledger(service.name, form))
-
-
-def _ledger(service: str, form: LedgerForm) -> dict[str, Any]:
-    values = form.cleaned_data if form.is_valid() else {}
-    show = values.get("show") or "all"
-    version = values.get("version") or ""
-    rows = queries.decisions(service, show, version)
-    opened = values.get("open")
-    limit = ROWS_A_PAGE
-    if values.get("before"):
-        rows = rows.filter(pk__lt=values["before"])
-    elif opened:
-        # as many as it takes to have that one among them
-        limit = max(rows.filter(pk__gte=opened)[:1000].count() + 5, ROWS_A_PAGE)
-    found = list(rows[: limit + 1])
-    return {
-        "decisions": found[:limit],
-        "more": len(found) > limit,
-        "show": show,
-        "of_version": version,
-        "filters": _FILTERS,
-        "opened": opened,
-    }

@@ -8,5 +8,4 @@ urlpatterns = [
     path("<str:name>/metrics/", metrics.metrics, name="service-metrics"),
     path("<str:name>/metrics/data/", metrics.data, name="service-metrics-data"),
     path("<str:name>/metrics/data.csv", metrics.data_csv, name="service-metrics-csv"),
-    path("<str:name>/decisions/", metrics.decisions, name="service-decisions"),
 ]

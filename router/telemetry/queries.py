@@ -1,19 +1,16 @@
-"""Questions about what was measured: charts, small figures, the ledger. Only reads.
+"""Questions about what was measured: charts and small figures. Only reads.
 
 A chart picks the resolution by its range. What the coarser table does not hold yet (its newest,
-open bucket) is added up from the finer ones, so every range ends at now. Unknown is None, never
+open bucket) is added up from the finer ones, so every range can end at now. Unknown is None, never
 zero: a bucket with nothing measured is a gap.
 """
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from django.db.models import Count, F, Max, Q, QuerySet
 
 from router.samples import quantile_us
-from router.telemetry.models import Decision, RollupMark, Second, Series, TenSeconds
+from router.telemetry.models import RollupMark, Second, Series, TenSeconds
 from router.telemetry.rollups import COLUMNS, LEVELS, MEANS, SUMS, Bucket
 
 
@@ -37,7 +34,8 @@ RANGES = (
     Range("30d", "30 d", 2_592_000, 3_600),
 )
 BY_KEY = {item.key: item for item in RANGES}
-MARKS_AT_MOST = 500  # decisions on one chart, the newest ones
+# Which range to look at a moment with: the finest that is kept for all of it.
+_AROUND = (("5m", 7_200), ("1h", 172_800), ("6h", 2_592_000))
 _QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 _RATES = ("ok", "client_errors", "rejected", "timeouts", "failures")
 # What a quantile is of: total time, wait in the queue, time at the replica; by its columns' prefix.
@@ -49,6 +47,14 @@ CHART_COLUMNS = (
     "p50", "p95", "p99", "queue_p50", "queue_p95", "queue_p99",
     "service_p50", "service_p95", "service_p99", "queued", "queued_peak",
 )  # fmt: skip
+
+
+def around(at: float, now: float) -> Range:
+    """The range to show a moment in, by how fine what was measured then is still kept."""
+    for key, kept in _AROUND:
+        if now - at < kept - BY_KEY[key].seconds:
+            return BY_KEY[key]
+    return BY_KEY["7d"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +122,10 @@ def chart(
     return Chart(span, start, int(now), at_column, columns)
 
 
-def _named(service: str, version: str, prefix: str = "") -> dict[str, str]:
-    """The filter for a service, or for one version of it; `prefix` leads to its Series."""
-    named = {f"{prefix}service": service}
-    return named | {f"{prefix}version": version} if version else named
+def _named(service: str, version: str) -> dict[str, str]:
+    """The filter of Series for a service, or for one version of it."""
+    named = {"service": service}
+    return named | {"version": version} if version else named
 
 
 def _rows(ids: Sequence[int], start: int, end: int, step: int) -> Iterable[tuple]:
@@ -270,31 +276,3 @@ def spark(
         line = lines.setdefault(service, [None] * count)
         line[index] = round((line[index] or 0.0) + answered / covered, 3)
     return lines
-
-
-SHOWN = ("all", "changes", "prevented")
-
-
-def decisions(service: str, show: str = "all", version: str = "") -> QuerySet[Decision]:
-    """A service's ledger, newest first: all of it, what changed the count, or what could not."""
-    rows = Decision.objects.filter(**_named(service, version, "series__"))
-    changed = Q(applied=True) & ~Q(before=F("after"))
-    if show == "changes":
-        return rows.filter(changed)
-    if show == "prevented":
-        return rows.exclude(changed)
-    return rows
-
-
-def marks(service: str, since: float, after: int = 0, version: str = "") -> list[Decision]:
-    """Decisions to draw on a chart, oldest first; with `after`, only those with a later id."""
-    rows = decisions(service, version=version).filter(at__gte=since, pk__gt=after)[:MARKS_AT_MOST]
-    return list(reversed(rows))
-
-
-def ledger_state(service: str, version: str = "") -> str:
-    """A word that is another one when the ledger is: new decisions, or an outcome that came in."""
-    found: dict[str, Any] = decisions(service, version=version).aggregate(
-        newest=Max("pk"), outcomes=Count("ready_at")
-    )
-    return f"{found['newest'] or 0}-{found['outcomes']}"

@@ -1,4 +1,5 @@
-// The Metrics tab: one Plotly figure with a shared time axis, live by appending, and the ledger below it.
+// The Metrics tab: one Plotly figure with a shared time axis, live by appending. A click leads to the decision that
+// it shows or that was in force then.
 // Reads its data from the page's own URLs; knows nothing but what stands in #chart's data attributes.
 "use strict";
 
@@ -152,7 +153,9 @@
       hovermode: "x unified",
       hoverlabel: { bgcolor: token("surface"), bordercolor: token("border-strong"), font: { color: ink, size: 12 }, align: "left" },
       dragmode: coarse.matches ? false : "zoom",
-      uirevision: `${data.range}`,
+      uirevision: `${data.range} ${data.around || ""}`,
+      // the moment that was asked for
+      shapes: data.around ? [{ type: "line", xref: "x", yref: "paper", x0: data.around, x1: data.around, y0: 0, y1: 1, layer: "below", line: { color: token("accent"), width: 1.5, dash: "dash" } }] : [],
       showlegend: true,
       xaxis: {
         type: "date", range: [data.start, data.end], anchor: axis(ROWS.length - 1),
@@ -188,18 +191,19 @@
   let range = chart.dataset.range;
   const version = chart.dataset.version; // "" is all of them together
   const only = version ? { version } : {};
+  let around = chart.dataset.around; // a moment in the past to show; "" is up to now
   let data = null; // what is drawn
   let newest = null; // the newest bucket that is drawn
   let lastDecision = 0;
   let ledger = null;
-  let follow = true;
+  let follow = !around;
   let drawn = false;
   let reading = null; // the request under way
   let readAt = 0;
   let due = 0; // a timer
 
   function address(extra) {
-    const query = new URLSearchParams({ range, ...only, ...extra });
+    const query = new URLSearchParams({ range, ...only, ...(around ? { around } : {}), ...extra });
     return `${chart.dataset.url}?${query}`;
   }
   async function ask(extra) {
@@ -243,6 +247,7 @@
     newest = next.newest;
     lastDecision = next.decisions.reduce((most, item) => Math.max(most, item.id), 0);
     news(next.ledger);
+    show("follow", !follow);
     if (empty) {
       if (drawn) window.Plotly.purge(chart);
       drawn = false;
@@ -322,7 +327,7 @@
   const period = () => 1000 * Math.min(Math.max(data?.step ?? 1, 1), 60);
 
   function onNews() {
-    if (due || document.hidden) return;
+    if (due || document.hidden || around) return; // what is past stays as it is
     const wait = Math.max(0, readAt + period() - Date.now());
     due = setTimeout(() => {
       due = 0;
@@ -341,31 +346,33 @@
     if (ledger !== null && ledger !== state && list()) window.htmx?.trigger(list(), "news");
     ledger = state;
   }
-  let opened = [];
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.target?.id === "decisions")
-      opened = [...event.detail.target.querySelectorAll("details[open]")].map((item) => item.id);
-  });
-  document.addEventListener("htmx:afterSwap", (event) => {
-    if (event.detail.target?.id !== "decisions") return;
-    for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
-  });
-  function reveal(id) {
-    const row = document.getElementById(`decision-${id}`);
-    if (!row) return false;
-    row.open = true;
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    row.scrollIntoView({ block: "center", behavior: calm ? "auto" : "smooth" });
-    row.querySelector("summary").focus({ preventScroll: true });
-    return true;
+  // A mark under the pointer leads to its row; anywhere else among the replicas, to the decision that was in
+  // force at the end of that bucket.
+  const NEAR = 14; // pixels
+  function distance(point, mouse) {
+    const box = chart.getBoundingClientRect();
+    const { xaxis, yaxis } = point;
+    const x = box.left + xaxis._offset + xaxis.d2p(point.x);
+    const y = box.top + yaxis._offset + yaxis.d2p(point.y);
+    return Math.hypot(mouse.clientX - x, mouse.clientY - y);
   }
-  async function onClick(event) {
-    const point = event.points.find((item) => item.customdata !== undefined);
-    if (!point) return;
-    const id = point.customdata;
-    if (reveal(id)) return;
-    await window.htmx.ajax("GET", `${chart.dataset.decisions}?${new URLSearchParams({ open: id, ...only })}`, { target: "#decisions", swap: "outerHTML" });
-    reveal(id);
+  function onClick(event) {
+    const mouse = event.event;
+    const marks = event.points
+      .filter((item) => item.customdata !== undefined)
+      .map((item) => ({ id: item.customdata, far: distance(item, mouse) }))
+      .filter((item) => item.far <= NEAR)
+      .sort((one, other) => one.far - other.far);
+    const point = event.points.find((item) => item.yaxis._id === "y" && item.customdata === undefined);
+    let asked = null;
+    if (marks.length) asked = { open: marks[0].id };
+    else if (point) asked = { at: endOf(point.x) };
+    if (asked) location.assign(`${chart.dataset.decisions}?${new URLSearchParams({ ...asked, ...only })}`);
+  }
+  // Times on the chart are the portal's local ones without an offset, and are handed back as such.
+  function endOf(x) {
+    const begin = Date.parse(`${String(x).replace(" ", "T")}Z`);
+    return new Date(begin + 1000 * data.step - 1).toISOString().slice(0, 23);
   }
 
   // What a person does --------------------------------------------------------------------------------------
@@ -374,13 +381,18 @@
     if (zoomed && change["xaxis.range"]) return; // our own sliding
     if (zoomed) follow = false;
     else if (change["xaxis.autorange"] || change["xaxis.showspikes"] !== undefined) {
-      follow = true;
+      follow = !around;
       load();
     }
     show("follow", !follow);
   }
-  el("follow").addEventListener("click", () => {
+  function toNow() {
+    if (around) history.replaceState({ range }, "", `?${new URLSearchParams({ range, ...only })}`);
+    around = "";
     follow = true;
+  }
+  el("follow").addEventListener("click", () => {
+    toNow();
     show("follow", false);
     load();
   });
@@ -394,6 +406,7 @@
   window.addEventListener("popstate", () => pick(new URLSearchParams(location.search).get("range") || "30m"));
   function pick(next) {
     range = next;
+    around = "";
     follow = true;
     show("follow", false);
     for (const link of document.querySelectorAll(".chart-ranges [data-range]")) {

@@ -73,10 +73,10 @@ def test_new_seconds_are_appended_without_a_page_load(page: Page, measured: Seri
     assert page.evaluate("window.stayed") is True
 
 
-def test_a_click_on_a_mark_opens_its_decision(
+def test_a_click_on_a_mark_opens_its_decision_and_that_leads_back(
     page: Page, measured: Series, ledger: list[Decision]
 ) -> None:
-    # so far down the ledger that its row is not on the page yet
+    # so far down the ledger that its row is not among the first
     now = time.time()
     Decision.objects.bulk_create(
         [
@@ -88,8 +88,6 @@ def test_a_click_on_a_mark_opens_its_decision(
         ]
     )  # fmt: skip
     page.goto("/services/diabetes/metrics/?range=5m")
-    row = page.locator(f"#decision-{ledger[0].pk}")
-    expect(row).to_have_count(0)
     page.wait_for_function(MORE, arg=100)
     # Plotly takes the mouse on a layer above the marks, and picks what it has hovered
     box = page.locator("#chart .scatterlayer .trace .points path").first.bounding_box()
@@ -98,8 +96,57 @@ def test_a_click_on_a_mark_opens_its_decision(
     page.mouse.move(x, y)
     expect(page.locator("#chart .hoverlayer")).to_contain_text("3 queued")
     page.mouse.click(x, y)
+    page.wait_for_url(f"**/decisions/?open={ledger[0].pk}")
+    row = page.locator(f"#decision-{ledger[0].pk}")
     expect(row).to_have_attribute("open", "")
-    expect(row).to_contain_text("All 2 were ready after")
+    expect(row).to_be_in_viewport()
+    expect(row).to_contain_text("2 ready after 10 s")
+    row.get_by_role("link", name="On the chart").click()
+    page.wait_for_function(MORE, arg=50)
+    assert "around=" in page.url
+    line = page.evaluate("() => document.getElementById('chart').layout.shapes.length")
+    assert line == 1
+    page.get_by_role("button", name="Follow").click()
+    page.wait_for_url("**/metrics/?range=5m")
+
+
+def test_a_click_on_the_replicas_opens_the_decision_in_force_then(
+    page: Page, measured: Series, ledger: list[Decision]
+) -> None:
+    Decision.objects.create(
+        series=measured, at=time.time() - 20, before=2, after=3, code="up", applied=True,
+        reason="Later.",
+    )  # fmt: skip
+    page.goto("/services/diabetes/metrics/?range=5m")
+    page.wait_for_function(MORE, arg=100)
+    # the middle between two marks, on the replicas' own row of the chart
+    marks = page.locator("#chart .scatterlayer .trace .points path")
+    first, last = marks.nth(0).bounding_box(), marks.nth(1).bounding_box()
+    plot = page.locator("#chart .nsewdrag[data-subplot=xy]").bounding_box()
+    assert first and last and plot
+    x, y = (first["x"] + last["x"]) / 2, plot["y"] + plot["height"] / 2
+    page.mouse.move(x, y)
+    expect(page.locator("#chart .hoverlayer")).to_contain_text("running")
+    page.mouse.click(x, y)
+    page.wait_for_url("**/decisions/?at=*")
+    expect(page.locator(f"#decision-{ledger[0].pk}.decision-here")).to_be_in_viewport()
+    expect(page.get_by_text("In force at")).to_be_visible()
+
+
+def test_what_is_open_stays_open_when_the_ledger_grows(
+    page: Page, measured: Series, ledger: list[Decision]
+) -> None:
+    page.goto("/services/diabetes/decisions/")
+    row = page.locator(f"#decision-{ledger[0].pk}")
+    row.locator("summary").click()
+    expect(row).to_have_attribute("open", "")
+    new = Decision.objects.create(
+        series=measured, at=time.time(), before=2, after=3, code="up", applied=True, reason="New."
+    )
+    # there is no websocket at this test server: the page reads again every 5 seconds
+    expect(page.locator(f"#decision-{new.pk}")).to_be_visible(timeout=15_000)
+    expect(row).to_have_attribute("open", "")
+    expect(page.locator("details[open]")).to_have_count(1)
 
 
 def test_the_range_is_chosen_by_keyboard_without_a_page_load(page: Page, measured: Series) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import time
+from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from portal.models import User
 from router.telemetry.models import Decision, Series
 from tests.portal.metrics.conftest import measure
 
-PAGES = ("metrics/", "metrics/data/", "metrics/data.csv", "decisions/")
+PAGES = ("metrics/", "metrics/data/", "metrics/data.csv")
 
 
 @pytest.fixture
@@ -151,68 +152,6 @@ class TestCsv:
         assert vera.get("/services/diabetes/metrics/data.csv?range=9y").status_code == 400
 
 
-class TestLedger:
-    def get(self, client: Client, query: str = "") -> str:
-        return client.get(f"/services/diabetes/decisions/{query}").content.decode()
-
-    def test_says_what_happened_why_and_what_came_of_it(
-        self, vera: Client, ledger: list[Decision]
-    ) -> None:
-        page = self.get(vera)
-        assert "1 → 2" in page
-        assert "1 busy + 3 queued on 1 slot is 400 %, target 70 %: 2 wanted." in page
-        assert "All 2 were ready after 10 s." in page
-        assert "<dt>room in the cluster for</dt><dd>unknown</dd>" in page
-
-    def test_a_reason_is_text(self, vera: Client, ledger: list[Decision]) -> None:
-        assert "the limit is &lt;2&gt; replicas" in self.get(vera)
-
-    @pytest.mark.parametrize(
-        ("query", "changes", "prevented"),
-        [("", True, True), ("?show=changes", True, False), ("?show=prevented", False, True)],
-    )
-    def test_is_filtered(
-        self, vera: Client, ledger: list[Decision], query: str, changes: bool, prevented: bool
-    ) -> None:
-        page = self.get(vera, query)
-        assert (f"decision-{ledger[0].pk}" in page) is changes
-        assert (f"decision-{ledger[1].pk}" in page) is prevented
-
-    def many(self, series: Series, count: int) -> list[Decision]:
-        start = time.time() - 1000
-        return Decision.objects.bulk_create(
-            [
-                Decision(
-                    series=series, at=start + i, before=i, after=i + 1, code="up", reason=f"No. {i}.",
-                    applied=True,
-                )
-                for i in range(count)
-            ]
-        )  # fmt: skip
-
-    @pytest.mark.parametrize(("count", "more"), [(25, False), (26, True)])
-    def test_goes_on_below(self, vera: Client, series: Series, count: int, more: bool) -> None:
-        rows = self.many(series, count)
-        page = self.get(vera)
-        assert ("Older decisions" in page) is more
-        older = self.get(vera, f"?before={rows[-25].pk}")
-        assert ("No. 0." in older) is more
-        assert "<section" not in older
-
-    def test_the_one_that_was_clicked_is_there_and_open(self, vera: Client, series: Series) -> None:
-        rows = self.many(series, 80)
-        page = self.get(vera, f"?open={rows[10].pk}")
-        assert f'id="decision-{rows[10].pk}" open' in page
-        assert page.count(" open>") == 1
-
-    def test_takes_few_queries(
-        self, vera: Client, series: Series, django_assert_max_num_queries: Any
-    ) -> None:
-        self.many(series, 60)
-        with django_assert_max_num_queries(6):
-            self.get(vera)
-
-
 @pytest.fixture
 def green(service: Service) -> Series:
     """A second version that is measured: 10 answers a second, where `default` has 4."""
@@ -234,26 +173,61 @@ def test_the_figures_are_of_all_versions_or_of_one(
     assert f",{float(rate)}," in text
 
 
-def test_decisions_are_of_all_versions_or_of_one(
+def test_marks_are_of_all_versions_or_of_one(
     vera: Client, ledger: list[Decision], green: Series
 ) -> None:
     Decision.objects.create(
-        series=green,
-        at=time.time(),
-        before=1,
-        after=3,
-        code="up",
-        applied=True,
-        reason="green grew",
+        series=green, at=time.time(), before=1, after=3, code="up", applied=True, reason="Grew."
     )
-    every = vera.get("/services/diabetes/decisions/").content.decode()
-    assert "green grew" in every
-    assert "400 %" in every
-    one = vera.get("/services/diabetes/decisions/", {"version": "green"}).content.decode()
-    assert "green grew" in one
-    assert "400 %" not in one
-    data = vera.get("/services/diabetes/metrics/data/", {"version": "default"}).json()
-    assert len(data["decisions"]) == 2
+    for version, count in (("", 3), ("green", 1), ("default", 2)):
+        data = vera.get("/services/diabetes/metrics/data/", {"version": version}).json()
+        assert len(data["decisions"]) == count
+
+
+class TestAround:
+    """The chart around a moment in the past, as a decision's row links to it."""
+
+    def test_the_moment_is_in_the_middle_and_only_its_marks_are_drawn(
+        self, vera: Client, measured: Series, ledger: list[Decision]
+    ) -> None:
+        past = int(time.time()) - 3_000
+        measure(measured, past)
+        old = Decision.objects.create(
+            series=measured, at=past, before=1, after=3, code="up", applied=True, reason="Grew."
+        )
+        answer = vera.get(
+            "/services/diabetes/metrics/data/", {"range": "5m", "around": f"{past}.5"}
+        )
+        body = answer.json()
+        assert [mark["id"] for mark in body["decisions"]] == [old.pk]
+        assert body["x"] == [body["decisions"][0]["x"]] == [body["around"]]
+        start, end = (datetime.fromisoformat(body[name]) for name in ("start", "end"))
+        assert (end - start).total_seconds() == 300
+        assert abs((datetime.fromisoformat(body["around"]) - start).total_seconds() - 150) <= 1
+
+    def test_what_has_just_been_is_shown_up_to_now(self, vera: Client, measured: Series) -> None:
+        now = time.time()
+        query = {"range": "5m"}
+        upto = vera.get("/services/diabetes/metrics/data/", query).json()["end"]
+        near = vera.get("/services/diabetes/metrics/data/", query | {"around": now - 10}).json()
+        gap = datetime.fromisoformat(near["end"]) - datetime.fromisoformat(upto)
+        assert gap.total_seconds() in (0, 1)
+
+    @pytest.mark.parametrize("around", ["x", "-1", "nan", "1e99"])
+    def test_no_moment_is_refused(self, vera: Client, service: Service, around: str) -> None:
+        answer = vera.get("/services/diabetes/metrics/data/", {"around": around})
+        assert answer.status_code == 400
+
+
+def test_the_latest_decisions_stand_below_the_chart(
+    vera: Client, ledger: list[Decision], green: Series
+) -> None:
+    page = vera.get("/services/diabetes/metrics/").content.decode()
+    assert "1 busy + 3 queued on 1 slot is 400 %, target 70 %: 2 wanted." in page
+    assert "the limit is &lt;2&gt; replicas" in page
+    assert f'href="/services/diabetes/decisions/?open={ledger[0].pk}"' in page
+    one = vera.get("/services/diabetes/decisions/latest/", {"version": "green"}).content.decode()
+    assert "No decisions yet" in one
 
 
 def test_the_page_offers_versions_where_there_are_several(vera: Client, service: Service) -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from router.samples import BUCKETS
 from router.telemetry.models import (
-    Decision,
     Hour,
     Minute,
     RollupMark,
@@ -20,11 +19,9 @@ from router.telemetry.queries import (
     BY_KEY,
     CHART_COLUMNS,
     RANGES,
+    around,
     chart,
-    decisions,
     latest,
-    ledger_state,
-    marks,
     spark,
 )
 from router.telemetry.rollups import roll_up
@@ -233,44 +230,12 @@ class TestFigures:
         assert [value for value in line if value is not None] == [10]
 
 
-class TestLedger:
-    @pytest.fixture
-    def ledger(self, series: Series) -> list[Decision]:
-        rows = [
-            (NOW - 50, 1, 3, "up", True),
-            (NOW - 40, 3, 3, "at_maximum", True),
-            (NOW - 30, 3, 5, "up", False),  # asked for, and the cluster did not take it
-            (NOW - 20, 3, 2, "down", True),
-        ]
-        return [
-            Decision.objects.create(
-                series=series, at=at, before=before, after=after, code=code, reason="Because.",
-                applied=applied,
-            )
-            for at, before, after, code, applied in rows
-        ]  # fmt: skip
-
-    def test_is_filtered_by_what_it_changed(self, ledger: list[Decision]) -> None:
-        up, at_max, refused, down = ledger
-        assert list(decisions("diabetes")) == [down, refused, at_max, up]
-        assert list(decisions("diabetes", "changes")) == [down, up]
-        assert list(decisions("diabetes", "prevented")) == [refused, at_max]
-        assert not decisions("other").exists()
-
-    def test_directions(self, ledger: list[Decision]) -> None:
-        assert [item.direction for item in ledger] == ["up", "prevented", "prevented", "down"]
-
-    def test_marks_are_those_of_the_range_oldest_first(self, ledger: list[Decision]) -> None:
-        assert marks("diabetes", NOW - 40) == ledger[1:]
-        assert marks("diabetes", NOW - 100, after=ledger[2].pk) == ledger[3:]
-
-    def test_its_state_is_another_with_each_decision_and_outcome(
-        self, ledger: list[Decision]
-    ) -> None:
-        before = ledger_state("diabetes")
-        assert ledger_state("diabetes") == before
-        Decision.objects.filter(pk=ledger[0].pk).update(ready_at=NOW)
-        assert ledger_state("diabetes") != before
+@pytest.mark.parametrize(
+    ("age", "range_"),
+    [(0, "5m"), (6_899, "5m"), (6_900, "1h"), (169_199, "1h"), (169_200, "6h"), (2_570_400, "7d")],
+)
+def test_a_moment_is_looked_at_as_finely_as_it_is_still_kept(age: int, range_: str) -> None:
+    assert around(NOW - age, NOW).key == range_
 
 
 def test_any_range_is_answered_in_150_ms(series: Series) -> None:

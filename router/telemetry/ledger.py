@@ -1,0 +1,135 @@
+"""The ledger of scaling decisions: searched, paged by key, asked for the one in force. Only reads.
+
+A page costs the same however long the ledger is: rows are reached by key (time, id), never counted off.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, F, Max, OuterRef, Q, QuerySet, Subquery
+
+from router.telemetry.models import Decision, Second, Series
+
+KINDS = ("up", "down", "prevented")
+MARKS_AT_MOST = 500  # decisions on one chart, the newest ones
+_NEWS_SECONDS = 86_400  # what begins earlier is taken not to change any more
+_CHANGED = Q(applied=True) & ~Q(before=F("after"))
+
+Cursor = tuple[float, int]  # a row's time and id
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Which decisions; empty is any. Times are epoch seconds, `until` is not included."""
+
+    kind: str = ""  # of KINDS
+    version: str = ""
+    since: float | None = None
+    until: float | None = None
+
+
+def cursor(row: Decision) -> Cursor:
+    return row.at, row.pk
+
+
+def find(
+    service: str, search: Search, *, before: Cursor | None = None, least: Cursor | None = None
+) -> QuerySet[Decision]:
+    """A service's decisions, newest first: older than a row, or no older than one."""
+    rows = Decision.objects.filter(**_named(service, search.version))
+    if search.kind == "prevented":
+        rows = rows.exclude(_CHANGED)
+    elif search.kind == "up":
+        rows = rows.filter(applied=True, after__gt=F("before"))
+    elif search.kind == "down":
+        rows = rows.filter(applied=True, after__lt=F("before"))
+    if search.since is not None:
+        rows = rows.filter(at__gte=search.since)
+    if search.until is not None:
+        rows = rows.filter(at__lt=search.until)
+    if before is not None:
+        at, pk = before
+        rows = rows.filter(Q(at__lt=at) | Q(at=at, pk__lt=pk))
+    if least is not None:
+        at, pk = least
+        rows = rows.filter(Q(at__gt=at) | Q(at=at, pk__gte=pk))
+    return rows.order_by("-at", "-pk")
+
+
+def newer(service: str, search: Search, than: Decision, most: int) -> list[Decision]:
+    """Up to `most` rows just newer than one, newest first."""
+    at, pk = cursor(than)
+    rows = find(service, search).filter(Q(at__gt=at) | Q(at=at, pk__gt=pk))
+    return list(rows.order_by("at", "pk")[:most])[::-1]
+
+
+def marks(
+    service: str,
+    since: float,
+    after: int = 0,
+    version: str = "",
+    *,
+    until: float | None = None,
+) -> list[Decision]:
+    """Decisions to draw on a chart, oldest first; with `after`, only those with a later id."""
+    rows = find(service, Search(version=version, since=since, until=until))
+    return list(reversed(rows.filter(pk__gt=after)[:MARKS_AT_MOST]))
+
+
+def state(service: str, now: float, version: str = "") -> str:
+    """A word that is another one when the ledger is: new rows, an outcome, or how long one lasts."""
+    found: dict[str, Any] = find(
+        service, Search(version=version, since=now - _NEWS_SECONDS)
+    ).aggregate(
+        newest=Max("pk"),
+        outcomes=Count("ready_at"),
+        until=Max("until"),
+        over=Count("pk", filter=Q(over=True)),
+    )
+    return "-".join(str(value or 0) for value in found.values())
+
+
+def in_force(service: str, at: float, version: str = "") -> list[Decision]:
+    """What set each version's count as it was at a time: its last change at or before it. Newest
+    first; a version that had none by then is not in it."""
+    latest = (
+        Decision.objects.filter(_CHANGED, series=OuterRef("pk"), at__lte=at)
+        .order_by("-at")
+        .values("pk")[:1]
+    )
+    series = Series.objects.filter(**_named(service, version, "")).annotate(latest=Subquery(latest))
+    ids = [pk for pk in series.values_list("latest", flat=True) if pk is not None]
+    found: dict[str, Decision] = {}
+    for row in Decision.objects.filter(pk__in=ids).order_by("-at", "-pk"):
+        found.setdefault(row.series.version, row)  # it may have moved from a cluster to another
+    return list(found.values())
+
+
+def next_changes(rows: Iterable[Decision]) -> dict[int, Decision]:
+    """By a row's id: the next change of the same version. Two queries."""
+    following = (
+        Decision.objects.filter(_CHANGED, series=OuterRef("series"), at__gt=OuterRef("at"))
+        .order_by("at")
+        .values("pk")[:1]
+    )
+    pairs = dict(
+        Decision.objects.select_related(None)
+        .filter(pk__in=[row.pk for row in rows])
+        .order_by()
+        .annotate(following=Subquery(following))
+        .values_list("pk", "following")
+    )
+    found = Decision.objects.in_bulk({pk for pk in pairs.values() if pk is not None})
+    return {pk: found[after] for pk, after in pairs.items() if after in found}
+
+
+def ready_now(series: Sequence[int], now: float) -> dict[int, int]:
+    """Replicas in rotation, by series; one that was not measured lately is not in it."""
+    rows = Second.objects.filter(series_id__in=series, at__gte=int(now) - 10).order_by("at")
+    return {pk: round(ready) for pk, ready in rows.values_list("series_id", "ready")}
+
+
+def _named(service: str, version: str, prefix: str = "series__") -> dict[str, str]:
+    named = {f"{prefix}service": service}
+    return named | {f"{prefix}version": version} if version else named
