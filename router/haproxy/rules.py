@@ -105,7 +105,7 @@ def _https_only(config: "RouterConfig") -> list[str]:
         "acl may_score ssl_fc",
         "acl may_score path /healthz",
         f"http-request set-var-fmt(txn.id) {_UNIQUE_ID} unless may_score",
-        "http-request set-var(txn.full) bool(true) unless may_score",
+        "http-request set-var(txn.full_lane) bool(true) unless may_score",
         answer(
             403,
             "HttpsRequired",
@@ -145,7 +145,7 @@ def _ids() -> list[str]:
 
     return [
         "# full lane",
-        "http-request set-var(txn.full) bool(true)",
+        "http-request set-var(txn.full_lane) bool(true)",
         "# ids",
         f"http-request set-var-fmt(sess.id) {_UNIQUE_ID} unless {{ var(sess.id) -m found }}",
         "http-request set-var(txn.id) var(sess.requests),concat(-,sess.id)",
@@ -348,7 +348,7 @@ def _forward() -> list[str]:
 
 def _frontend_answers() -> list[str]:
     return [
-        "http-after-response allow unless { var(txn.full) -m found }",
+        "http-after-response allow unless { var(txn.full_lane) -m found }",
         f"http-after-response set-header x-request-id %[{REQUEST_ID}]",
         "http-after-response set-header server-timing queue;dur=%Tw,replica;dur=%Tr"
         " if { var(txn.wait) -m found }",
