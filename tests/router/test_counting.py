@@ -141,7 +141,7 @@ async def test_a_reload_loses_no_count_of_the_worker_that_finishes(
         name = f"other-{number}"
         rig.driver.put(service(name), replica(name, name, stand.address))
     await eventually(lambda: loop.plane.reloads > reloads, "the reload")
-    assert loop.plane.old_workers
+    await eventually(lambda: loop.plane.old_workers, "the old worker is known")
     await measured_twice(loop)
     assert samples(loop)[-1].busy == 1  # inside the old worker
     assert await slow == 200
