@@ -18,6 +18,9 @@ gate takes it out, and then the first of these happens:
 Nothing of a request has begun before a worker has it. What the router cannot send again (a body larger
 than its buffer) waits for a worker of this replica.
 
+When the workers are gone, what still waits is handed, as an open connection, to the gate of another replica
+of the same revision: the router had no reason to keep a copy of it.
+
 `GET /` on the health socket is answered at once: 503 before all workers were loaded, else 200 with
 `x-slipway-silent`, the seconds for which a worker has been in one request or gone, or a connection was not
 taken by one that is free; 503 when that is longer than the replica may be silent.
@@ -35,6 +38,9 @@ from pathlib import Path
 from typing import Any
 
 LISTEN, HEALTH = "listen.sock", "health.sock"
+DOOR = (
+    "door.sock"  # for connections from gates whose workers are gone; there once all are loaded here
+)
 LOADING, IDLE = 0, 1  # of a cell; anything else is since when, monotonic microseconds
 
 GRACE = (
@@ -50,6 +56,7 @@ _PATIENCE = 5.0  # for a request's head, once connected
 _MOST_HEALTH = 64
 _REMEMBERED = 1000
 _BACKLOG = 2048
+_MOST_HANDED = 256 * 1024  # of a request, with its connection
 
 _READ = select.POLLIN | select.POLLHUP | select.POLLERR
 _REFUSAL = b"HTTP/1.1 %s\r\nx-slipway-gate: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -86,10 +93,11 @@ class Guest:
         if self.refused_at is None:
             self.data += data
             if self.worker is None:
-                self._parse(wall)
+                self.parse(wall)
         return True
 
-    def _parse(self, wall: float) -> None:
+    def parse(self, wall: float) -> None:
+        """What its head says, once all of that is here."""
         head, end, body = bytes(self.data).partition(b"\r\n\r\n")
         if not end:
             return
@@ -141,6 +149,7 @@ class Gate:
         self.cells = memoryview(mmap.mmap(self.memory, 8 * (self.workers + 1))).cast("Q")
         self.listener = _listen(LISTEN)
         self.health = _listen(HEALTH)
+        self.door: socket.socket | None = None
         self.guests: list[Guest] = []
         self.asking: dict[socket.socket, float] = {}
         self.refusals: OrderedDict[bytes, int] = OrderedDict()
@@ -158,6 +167,8 @@ class Gate:
     def waiting(self) -> dict[int, int]:
         """Descriptor -> poll mask."""
         wanted = {self.health.fileno(): select.POLLIN}
+        if self.door is not None:
+            wanted[self.door.fileno()] = select.POLLIN
         if self._watches():
             wanted[self.listener.fileno()] = select.POLLIN
         for asking in self.asking:
@@ -190,20 +201,25 @@ class Gate:
             else:
                 self._gone_since.setdefault(number, now)
         self._answer_health(ready, now)
+        self._let_in(ready, now)
         self._look_at_the_socket(now)
         self._serve_guests(ready, now)
 
     def end(self) -> None:
         """The workers are gone: nobody new gets in, and what had not begun goes elsewhere."""
-        for name in (LISTEN, HEALTH):
+        for name in (LISTEN, HEALTH, DOOR):
             with contextlib.suppress(OSError):
                 Path(name).unlink()
         now = self.clock()
+        if self.door is not None:
+            self._let_in({self.door.fileno(): select.POLLIN}, now)
+            self.door.close()
         with contextlib.suppress(OSError):
             self._take(now)
         self.listener.close()
         self.health.close()
         self._drop_handed()
+        self._pass_on()
         until = now + 0.2
         while self.guests and (now := self.clock()) < until:
             for guest in list(self.guests):
@@ -218,6 +234,47 @@ class Gate:
                     self._drop(guest)
         for guest in list(self.guests):
             self._drop(guest)
+
+    def _pass_on(self) -> None:
+        """Give what waits to the gates of other replicas of this revision, in turn."""
+        here = Path.cwd()
+        doors = [
+            door
+            for door in sorted(here.parent.glob(f"{here.name.rpartition('-')[0]}-*/{DOOR}"))
+            if door.parent != here
+        ]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            for guest in [item for item in self.guests if item.refused_at is None]:
+                for _ in range(len(doors)):
+                    doors.append(doors.pop(0))
+                    try:
+                        sender.connect(f"../{doors[-1].relative_to(here.parent)}")
+                        # the byte in front is there for a request of which nothing was read yet
+                        socket.send_fds(sender, [b".", guest.data], [guest.fileno()])
+                    except OSError:
+                        continue  # that one is going as well, or is full
+                    self._drop(guest)
+                    break
+
+    def _let_in(self, ready: dict[int, int], now: float) -> None:
+        """Take what another gate passes on."""
+        if self.door is None:
+            if self.cells[self.workers]:
+                self.door = _bind(DOOR, socket.SOCK_DGRAM)
+            return
+        while self.door.fileno() in ready:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self.door, _MOST_HANDED, 1)
+            except OSError:
+                return
+            for descriptor in descriptors:
+                sock = socket.socket(fileno=descriptor)
+                sock.setblocking(False)
+                guest = Guest(sock, now)
+                guest.data += data[1:]
+                guest.parse(self.wall())
+                self.guests.append(guest)
 
     def _drop_handed(self) -> None:
         for guest in list(self.guests):
@@ -385,15 +442,20 @@ class Gate:
 
 
 def _listen(name: str) -> socket.socket:
+    made = _bind(name, socket.SOCK_STREAM)
+    made.listen(_BACKLOG)
+    return made
+
+
+def _bind(name: str, kind: socket.SocketKind) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         Path(name).unlink()
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made = socket.socket(socket.AF_UNIX, kind)
     before = os.umask(0o177)
     try:
         made.bind(name)
     finally:
         os.umask(before)
-    made.listen(_BACKLOG)
     made.setblocking(False)
     return made
 

@@ -232,6 +232,41 @@ def test_what_waits_when_the_workers_end_goes_elsewhere_and_nobody_else_comes_in
         run.connect()
 
 
+@pytest.mark.parametrize("read_before", [False, True])
+def test_what_waits_when_the_workers_end_is_given_to_another_replica_of_the_revision(
+    tmp_path, monkeypatch, read_before
+):
+    folders = [tmp_path / name for name in ("a-r1-going", "a-r1-stays", "a-r2-other", "b-r1-other")]
+    monkeypatch.chdir(tmp_path)
+    runs = []
+    for folder in folders:
+        folder.mkdir()
+        run = Run(folder)
+        run.gate.cells[0], run.gate.cells[1] = IDLE, 1
+        run.gate.turn({})  # all its workers are loaded: it has a door
+        runs.append(run)
+    going, stays = runs[:2]
+    monkeypatch.chdir(going.folder)
+    going.busy()
+    asked = going.connect(request(b"as it is"))
+    if read_before:
+        going.until(lambda: going.gate.guests and going.gate.guests[0].whole)
+    going.gate.end()
+    monkeypatch.chdir(stays.folder)
+    stays.until(lambda: stays.gate.guests and stays.gate.guests[0].worker)
+    worker, _ = stays.gate.listener.accept()
+    stays.busy()
+    worker.setblocking(False)
+    stays.until(lambda: select.select([worker], [], [], 0)[0])
+    assert worker.recv(65536) == request(b"as it is")
+    worker.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    worker.close()
+    assert status(stays.answer(asked)) == 200
+    for run in runs[1:]:
+        monkeypatch.chdir(run.folder)
+        run.gate.end()
+
+
 def health(run: Run) -> tuple[int, float]:
     answer = run.answer(run.connect(b"GET / HTTP/1.1\r\n\r\n", "health.sock"))
     return status(answer), float(answer.partition(b"x-slipway-silent: ")[2].split(b"\r\n")[0])
