@@ -10,6 +10,7 @@ and goes after it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -75,6 +76,7 @@ def assign(
     """
     pool = list(shapes)
     why: list[str] = []
+    changed: set[int] = set()  # waits for which a backend was changed
     backends = {
         key: backend for key, backend in held.items() if key in wanted or backend in occupied
     }
@@ -104,10 +106,31 @@ def assign(
         if pool[index].queue_wait_ms != need.queue_wait_ms:
             why.append(f"{key} waits {need.queue_wait_ms} ms in its queue")
             pool[index] = replace(pool[index], queue_wait_ms=need.queue_wait_ms)
+            changed.add(need.queue_wait_ms)
         if pool[index].slots < min(need.slots, _MOST_SLOTS):
             why.append(f"{key} needs room for {need.slots} replicas")
             pool[index] = replace(pool[index], slots=slots)
+    spare = [index for name, index in index_of.items() if name not in taken] if changed else []
+    waits = Counter(need.queue_wait_ms for need in wanted.values())
+    for wait in sorted(changed):
+        _stock(pool, spare, wait, waits)
     return Assignment(backends, tuple(pool), tuple(why))
+
+
+def _stock(
+    pool: list[BackendShape], free: Sequence[int], wait: int, waits: Mapping[int, int]
+) -> None:
+    """Since there is a reload for this wait, have as many free backends with it as versions that have
+    it: so the reloads that a wait costs grow with the logarithm of its versions.
+
+    Those with a wait that nobody has are taken first, then up to half of those with the usual one.
+    """
+    usual = BackendShape().queue_wait_ms
+    stray = [i for i in free if pool[i].queue_wait_ms not in (usual, *waits)]
+    plain = [i for i in free if pool[i].queue_wait_ms == usual != wait]
+    missing = waits[wait] - sum(pool[i].queue_wait_ms == wait for i in free)
+    for index in (*stray, *plain[len(plain) - len(plain) // 2 :])[: max(missing, 0)]:
+        pool[index] = replace(pool[index], queue_wait_ms=wait)
 
 
 def _doubled(size: int, need: int) -> int:

@@ -17,6 +17,7 @@ _PROMPT = b"\n> "
 _DIGEST = re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])")
 _BATCH = 400  # commands a connection
 _BUFFER = 2**20
+_NO_WORKER = "Can't find the target"  # what the master says of a worker that has ended just now
 
 
 class RuntimeSocket:
@@ -79,11 +80,12 @@ class MasterSocket:
         self.deadline = deadline
 
     async def ask(self, command: str, deadline: float | None = None) -> str:
-        """One command's answer. `@!<pid> ...` goes to that worker."""
+        """One command's answer. `@!<pid> ...` goes to that worker; "" when that has ended."""
         async with _connection(self.path, deadline or self.deadline) as (reader, writer):
             writer.write(f"{command}\n".encode())
             writer.write_eof()
-            return (await reader.read(-1)).decode(errors="replace")
+            answer = (await reader.read(-1)).decode(errors="replace")
+        return "" if answer.startswith(_NO_WORKER) else answer
 
     async def reload(self, deadline: float = 20.0) -> None:
         """Have a new worker take over. Raises PermanentError when it would not start."""

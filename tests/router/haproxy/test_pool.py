@@ -39,6 +39,30 @@ def test_a_wait_that_no_backend_has_changes_a_free_ones() -> None:
     assert made.why == ("one/default waits 700 ms in its queue",)
 
 
+def test_a_wait_that_many_versions_have_costs_few_reloads() -> None:
+    shapes: tuple[BackendShape, ...] = (BackendShape(500, 8),) * 32
+    held: dict[Key, str] = {}
+    wanted: dict[Key, Need] = {}
+    reloads = 0
+    for number in range(16):
+        wanted[Key(f"s{number}", "default")] = Need(700, 4)
+        made = assign(held, shapes, wanted, (), 8)
+        reloads += made.shapes != shapes
+        held, shapes = made.backends, made.shapes
+    assert reloads == 4  # for 1, 3, 7 and 15
+    assert [shape.queue_wait_ms for shape in shapes].count(500) >= 8
+
+
+def test_a_wait_that_nobody_has_any_more_gives_its_backends_to_the_next_one() -> None:
+    shapes: tuple[BackendShape, ...] = (BackendShape(500, 8),) * 8
+    held: dict[Key, str] = {}
+    for wait in range(600, 620):
+        made = assign(held, shapes, {ONE: Need(wait, 4)}, (), 8)
+        held, shapes = made.backends, made.shapes
+    assert [shape.queue_wait_ms for shape in shapes].count(500) == 6
+    assert [shape.queue_wait_ms for shape in shapes].count(619) == 2
+
+
 def test_a_full_pool_doubles() -> None:
     held = {ONE: "be_0001", TWO: "be_0002"}
     third = Key("three", "default")

@@ -66,6 +66,17 @@ async def test_silence_and_a_cut_answer_are_unavailable(socket: Path, tmp_path: 
         await MasterSocket(tmp_path / "none").ask("show proc")
 
 
+async def test_a_worker_that_has_ended_says_nothing(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.write(b"Can't find the target PID matching the prefix '@!27398'\n")
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, tmp_path / "master.sock"):
+        master = MasterSocket(tmp_path / "master.sock")
+        assert await master.ask("@!27398 show servers conn") == ""
+
+
 def test_what_haproxy_says_when_it_agrees() -> None:
     assert accepted("set maxconn server be_0001/s1 2", "\n")
     assert accepted("del map routes.map x", "Key not found.\n")
