@@ -268,6 +268,7 @@ def test_200_scale_changes(town):
 
 
 def test_50_other_services_come_and_go(town):
+    """Every other one with another patience of its queue than the rest, for which HAProxy reloads."""
     spec = town.driver.specs()["work"]
     answered: set[str] = set()
     added: list[str] = []
@@ -275,7 +276,13 @@ def test_50_other_services_come_and_go(town):
     def other(number: int) -> ServiceSpec:
         name = f"other-{number}"
         version = spec.versions[0]
-        revision = replace(version.revision, service=name, number=1, concurrency=1)
+        revision = replace(
+            version.revision,
+            service=name,
+            number=1,
+            concurrency=1,
+            max_request_wait_ms=(500, 700)[number % 2],
+        )
         town.driver.stage(revision, Store(town.home))
         scaling = Scaling(autoscale=False, minimum=1, maximum=1)
         return replace(
@@ -287,6 +294,15 @@ def test_50_other_services_come_and_go(town):
             answer = client.post(f"/api/v1/service/{name}/score", json={"n": 1})
             if answer.status_code == 200:
                 answered.add(name)
+
+    def remove(most: int) -> bool:
+        """Ask those that have not answered yet, and remove the oldest that have, down to `most`."""
+        for name in [name for name in added if name not in answered]:
+            ask(client, name)
+        for name in [name for name in added if name in answered][: max(len(added) - most, 0)]:
+            town.driver.remove(name)
+            added.remove(name)
+        return not added
 
     with (
         town.load() as load,
@@ -300,16 +316,8 @@ def test_50_other_services_come_and_go(town):
             made = other(number)
             town.driver.apply(made)
             added.append(made.name)
-            for name in added:
-                if name not in answered:
-                    ask(client, name)
-            if len(added) > 6:
-                town.driver.remove(added.pop(0))
-        town.wait_for(
-            "answers", lambda: [ask(client, name) for name in added] and len(answered) > 49
-        )
-        for name in added:
-            town.driver.remove(name)
+            remove(6)
+        town.wait_for("the last answers", lambda: remove(0))
         report = load.stop()
     nothing_lost(town, "(b) 50 other services added, asked and removed", report)
     assert len(answered) == 50
@@ -421,7 +429,7 @@ def _answers(url: str) -> bool:
 
 
 def test_a_replica_killed_loses_only_what_was_inside_it(town):
-    begun: set[int] = set()
+    inside: set[int] = set()
     taken = 0
     kills = 5
     with town.load() as load:
@@ -430,23 +438,21 @@ def test_a_replica_killed_loses_only_what_was_inside_it(town):
             victim, workers = _without_stream(town)
             kill_all_of(town.driver.folder.replica(victim))
             time.sleep(1)
-            for worker in workers:
-                numbers, last = _inside(town, worker.pid)
-                begun |= numbers
-                taken += last == "+"
+            last = [_last(town, worker.pid) for worker in workers]
+            inside |= {int(word) for word in last if word.isdigit()}
+            taken += last.count("+")
         town.wait_for("all", lambda: len(town.inside()) == LEAST, 60)
         report = load.stop()
     lost = {failure.n for failure in report.failures}
     say(
-        f"(g) kill -9 of a replica, {kills} times: {len(lost & begun)} lost in it, {len(lost - begun)} "
-        f"as it took them ({taken} taken and not read)",
+        f"(g) kill -9 of a replica, {kills} times: {len(lost & inside)} lost in it, "
+        f"{len(lost - inside)} as it took them ({taken} taken and not read)",
         report,
     )
     wrong = [f for f in report.failures if not _is(f.code, f.reason, 502, "ReplicaFailed")]
     assert not wrong, f"{report.trouble()}\n{town.said()}"
     assert lost, "no request was inside: nothing was shown"
-    assert len(lost - begun) <= taken, report.trouble()
-    assert len(lost) <= kills * AT_A_TIME
+    assert len(lost - inside) <= taken, report.trouble()
     _whole_stream(report)
 
 
@@ -495,11 +501,10 @@ def _processes(town: Town, replica: str) -> list[psutil.Process]:
     return found
 
 
-def _inside(town: Town, worker: int) -> tuple[set[int], str]:
-    """The requests that a worker has begun, and the last thing it wrote: "+" when it had taken one."""
+def _last(town: Town, worker: int) -> str:
+    """The last request that a worker has begun, or "+" when it had taken one and not begun it."""
     path = town.begun / str(worker)
-    words = path.read_text().split() if path.exists() else [""]
-    return {int(word) for word in words if word.isdigit()}, words[-1]
+    return path.read_text().split()[-1] if path.exists() and path.stat().st_size else ""
 
 
 def _without_stream(town: Town) -> tuple[str, list[psutil.Process]]:
@@ -509,7 +514,7 @@ def _without_stream(town: Town) -> tuple[str, list[psutil.Process]]:
     def look() -> bool:
         for replica in sorted(town.inside()):
             processes = _processes(town, replica)
-            if not any(_inside(town, item.pid)[1] == "stream" for item in processes):
+            if not any(_last(town, item.pid) == "stream" for item in processes):
                 found.append((replica, processes))
         return bool(found)
 
