@@ -67,9 +67,10 @@ def outcome(decision: Decision, then: Decision | None, ready: int | None, now: f
         return _lasted(decision, now)
     count, up = decision.after, decision.direction == "up"
     if decision.ready_at is not None:
-        took = max(decision.ready_at - decision.at, 0.0)
+        # replicas are counted once a second
+        took = max(round(decision.ready_at - decision.at), 1.0)
         what = f"{count} ready" if up else f"No more than {count} ready"
-        return Outcome("ready", f"{what} after {duration(took)}", took)
+        return Outcome("ready", f"{what} after {duration(took)}", float(took))
     if then is not None:
         took = then.at - decision.at
         words = f"Superseded after {duration(took)} by {then.before} → {then.after}"
@@ -124,9 +125,11 @@ def formula(inputs: dict[str, Any]) -> str:
         if ceil(round(share, 2)) == wanted or ceil(round(share, 6)) == wanted:
             text += f"; {demand:.4g} / ({target:.4g} % × {each_takes:.4g}) = {share:.4g}"
     text += f": {wanted:.0f} needed"
-    peak, suffice = _number(inputs, "peak_demand"), _number(inputs, "peak_needed")
-    if peak is not None and suffice is not None:
-        text += f"; the last minute's peak of {peak:.4g}, with a margin: {suffice:.0f}"
+    if (suffice := _number(inputs, "peak_needed")) is not None:
+        back, peak = _number(inputs, "kept_seconds"), _number(inputs, "peak_demand")
+        text += f"; the busiest of the last {60 if back is None else back:.0f} s"
+        text += "" if peak is None else f", {peak:.4g} at a time,"
+        text += f" needs {suffice:.0f}"
     least, most = _number(inputs, "minimum"), _number(inputs, "maximum")
     if least is not None and most is not None:
         text += f"; allowed are {least:.0f} to {most:.0f}"

@@ -77,6 +77,14 @@ class DecisionSearch(forms.Form):
                 attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"
             )
 
+    def offer(self, versions: list[str]) -> None:
+        """The versions to choose from; another one may still be asked for by address."""
+        asked = self.data.get("version", "")
+        names = versions if asked in ("", *versions) else [*versions, asked]
+        self.fields["version"].widget = forms.Select(
+            choices=[("", "Any"), *((name, name) for name in names)]
+        )
+
     def search(self) -> Search:
         """What is looked for; of a valid form."""
         values = self.cleaned_data

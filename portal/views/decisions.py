@@ -66,6 +66,7 @@ class Row:
 def decisions(request: HttpRequest, name: str) -> HttpResponse:
     service = get_service(name)
     form = DecisionSearch(request.GET)
+    form.offer(ledger.versions(name))
     now = time.time()
     valid = form.is_valid()
     search = form.search() if valid else Search()
@@ -81,8 +82,7 @@ def decisions(request: HttpRequest, name: str) -> HttpResponse:
         "decisions",
         form=form,
         searched=search != Search() or not valid,
-        asked=None if asked is None else datetime.fromtimestamp(asked, UTC),
-        others=force[1:],
+        **_asked(asked, force),
         lost=asked is None and opened is None and bool(form.cleaned_data.get("open")),
         **_shown(service, search, opened, now, valid=valid),
     )
@@ -112,6 +112,8 @@ def rows(request: HttpRequest, name: str) -> HttpResponse:
         return HttpResponse(status=204, headers={"HX-Refresh": "true"})
     context = _context(service, search, found, False, now, state=state)
     context |= {"opened": values["open"], "searched": search != Search()}
+    if values["at"] is not None:
+        context |= _asked(values["at"], ledger.in_force(name, values["at"], search.version))
     return render(request, "decisions/_live.html", context)
 
 
@@ -147,6 +149,15 @@ def data_csv(request: HttpRequest, name: str) -> HttpResponse | StreamingHttpRes
 
 def _opened(service: str, pk: int | None) -> Decision | None:
     return Decision.objects.filter(series__service=service, pk=pk).first() if pk else None
+
+
+def _asked(at: float | None, force: list[Decision]) -> dict[str, Any]:
+    """Of a page that was asked about a moment: the moment, and what else was in force then."""
+    return {
+        "asked": None if at is None else datetime.fromtimestamp(at, UTC),
+        "asked_at": "" if at is None else f"{at:.3f}",
+        "others": force[1:],
+    }
 
 
 def _shown(

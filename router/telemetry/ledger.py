@@ -29,6 +29,12 @@ class Search:
     until: float | None = None
 
 
+def versions(service: str) -> list[str]:
+    """Names of the versions of which something is kept."""
+    names = Series.objects.filter(service=service).order_by("version").values_list("version")
+    return [name for (name,) in names.distinct()]
+
+
 def cursor(row: Decision) -> Cursor:
     return row.at, row.pk
 

@@ -211,6 +211,7 @@ _WORDS = {
     "needed": "replicas needed",
     "peak_demand": "peak of the last minute",
     "peak_needed": "replicas its peak needs",
+    "kept_seconds": "looked back, seconds",
 }
 
 

@@ -52,6 +52,7 @@ def test_the_title_says_what_it_did(row: Row, words: str) -> None:
         (Row(ready_at=NOW - 80), None, None, "ready", "7 ready after 20 s"),
         (Row(ready_at=NOW - 80), Row(at=NOW - 90), 1, "ready", "7 ready after 20 s"),
         (down(ready_at=NOW - 96), None, None, "ready", "No more than 3 ready after 4 s"),
+        (down(ready_at=NOW - 99.8), None, None, "ready", "No more than 3 ready after 1 s"),
         (Row(), Row(7, 9, at=NOW - 88), 5, "superseded", "Superseded after 12 s by 7 → 9"),
         (Row(), None, 6, "waiting", "Not yet: 6 of 7 ready after 1 min 40 s"),
         (Row(), None, 0, "waiting", "Not yet: 0 of 7 ready after 1 min 40 s"),
@@ -104,7 +105,9 @@ def test_the_formula_is_the_one_that_was_reckoned_with() -> None:
         "22 needed; allowed are 1 to 30"
     )
     step_down = INPUTS | {"peak_demand": 18.6, "peak_needed": 30}
-    assert "; the last minute's peak of 18.6, with a margin: 30;" in formula(step_down)
+    assert "; the busiest of the last 60 s, 18.6 at a time, needs 30;" in formula(step_down)
+    kept = INPUTS | {"peak_needed": 30, "kept_seconds": 300}
+    assert "; the busiest of the last 300 s needs 30;" in formula(kept)
 
 
 def test_a_sum_that_is_not_the_demand_is_not_claimed() -> None:
