@@ -5,7 +5,7 @@
 (() => {
   const here = document.querySelector(".decision-here");
   if (here) {
-    here.scrollIntoView({ block: "center" });
+    here.scrollIntoView({ block: here.offsetHeight > innerHeight / 2 ? "start" : "center" });
     here.querySelector("summary").focus({ preventScroll: true });
   }
   let opened = null;

@@ -143,8 +143,9 @@ def test_what_is_open_stays_open_when_the_ledger_grows(
     new = Decision.objects.create(
         series=measured, at=time.time(), before=2, after=3, code="up", applied=True, reason="New."
     )
-    # there is no websocket at this test server: the page reads again every 5 seconds
-    expect(page.locator(f"#decision-{new.pk}")).to_be_visible(timeout=15_000)
+    # what app.js does on a word from the websocket, which this test server has not
+    page.evaluate("htmx.trigger('#decisions-live', 'live')")
+    expect(page.locator(f"#decision-{new.pk}")).to_be_visible()
     expect(row).to_have_attribute("open", "")
     expect(page.locator("details[open]")).to_have_count(1)
 
