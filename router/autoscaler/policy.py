@@ -1,7 +1,7 @@
-"""How many replicas a version should have: one pure function, called each second.
+"""How many replicas a version should have: one pure function, called four times a second.
 
 PURE. Values and `now` in, a decision and the next state out. It never sees a socket, a clock or a
-row, so the same function runs in the router and against a recorded trace.
+row, so the same function runs in the router, against a recorded trace and in the portal's what-if.
 
 The rules, in the order they are asked:
 
@@ -9,12 +9,21 @@ The rules, in the order they are asked:
 2.  Somebody else scales the version, or there is no fresh sample: invalid, nothing changes.
 3.  demand = busy + queued + rejected work, all in requests at a time. Rejected requests a second
     become work by how long a request takes (Little's law); where that is not known yet, each
-    counts as one.
-4.  needed = demand / (target x concurrency), rounded up, inside [minimum, maximum].
-5.  More needed than is there or on its way: up at once, as far as the cluster has room. Replicas
+    counts as one. A queue of short requests counts as what works it off in a quarter of a second.
+4.  Wanted is the larger of two answers, rounded up, inside [minimum, maximum]:
+    - the mean demand of the last 20 s at the target utilisation;
+    - the newest second: where requests waited, were refused or took every slot, slots were short,
+      and its demand at the target is wanted at once. Where all got in, they need their own slots.
+5.  More wanted than is there or on its way: up at once, as far as the cluster has room. Replicas
     in a crash loop, and those that are long overdue, are not waited for.
-6.  Fewer needed: down only when the whole last minute was measured, and then not below what its
-    busiest second needed with a margin, at most half a step, and a pause between steps.
+6.  Fewer wanted: down only when the whole last minute was measured and never wanted as many, at
+    most half a step, and a pause between steps.
+7.  The minute of rule 6 grows where going down was regretted: slots were short, and the replicas
+    let go a while ago would have sufficed. Then it is as long as that while, at most ten times as
+    long as a start takes, and it shrinks again. What starts quickly is never kept longer.
+
+Between two samples the newest reading of the router may only add replicas: a queue that the slots
+will not have worked off by the next reading is a short second that need not be waited for.
 
 Safety: an invalid decision repeats the count it was given; a valid one is inside the limits.
 """
@@ -33,6 +42,13 @@ MISSING_ALLOWED = 3
 # Demand that wavers by 5 % either way has peaks 1.05 / 0.95 apart: within that, a count stays.
 DOWN_MARGIN = 1.106
 STEP_SECONDS = 10.0  # between two steps down: time to see what the first one did
+MEAN_SECONDS = 20  # of steady load: long enough that single requests do not show
+QUEUE_SECONDS = 0.25  # in which a queue should be worked off: the time between two readings
+SHORTAGE_SECONDS = 5  # of a shortage that lasts
+CHANCE = 0.25  # requests come in clusters: so many more than slots for a second is no shortage
+# How much longer than a minute replicas may be kept: as often as a start, and this many seconds.
+KEEP_STARTS, KEEP_MOST_SECONDS = 6.0, 360.0
+_KEEP_HALVES_SECONDS = 1800.0
 # A replica that takes three times as long as they usually do (and half a minute) is not waited for.
 OVERDUE_TIMES, OVERDUE_LEAST_SECONDS = 3.0, 30.0
 REPEAT_SECONDS = 60.0  # the same hindrance within this time is the same story
@@ -78,10 +94,15 @@ class State:
     """What the policy remembers of one version. A new loop begins with an empty one."""
 
     looked_at: float | None = None
+    stepped_up_at: float | None = None
     stepped_down_at: float | None = None
     service_seconds: float | None = None  # learnt: how long a request is inside a replica
     start_seconds: float | None = None  # learnt: from asking for a replica to its being ready
-    starts_until: float = 0.0  # replicas that became ready up to here have been learnt from
+    starts_until: float = -1.0  # replicas that became ready up to here have been learnt from
+    # (moment, replicas wanted then, not rounded), the largest first, each one newer than the last
+    peaks: tuple[tuple[float, float], ...] = ()
+    # when going down was regretted last, and how many seconds longer than a minute to keep replicas
+    regret: tuple[float, float] = (0.0, 0.0)
     # What prevented a change lately, and when each was said last: to tell news from repetition.
     prevented: tuple[tuple[Code, float], ...] = ()
 
@@ -120,9 +141,10 @@ def decide(load: Load, limits: Limits, state: State, now: float) -> Decision:
         reason = f"{load.desired} is outside the limits {scaling.minimum} to {scaling.maximum}."
         return case.say(Code.LIMITS, count, reason)
     looked_at = state.looked_at
-    if looked_at is not None and 0 <= now - looked_at < scaling.refresh_seconds - 0.5:
-        left = scaling.refresh_seconds - (now - looked_at)
-        return case.keep(Code.BETWEEN, f"Looks again in {left:.0f} s.")
+    if looked_at is not None and (left := scaling.refresh_seconds - (now - looked_at)) > 0:
+        seen = seconds[-1].at + 1 <= looked_at  # there is no newer second yet
+        if now >= looked_at and (left > 0.5 or seen):
+            return _between(case, left)
     return _weigh(replace(case, state=replace(case.state, looked_at=now)), looked_at)
 
 
@@ -151,16 +173,61 @@ class _Case:
         return Decision(code not in INVALID, replicas, code, reason, state, news, self.inputs)
 
 
+def _between(case: _Case, left: float) -> Decision:
+    """Between two looks. With a refresh period of a second a reading may show a shortage."""
+    load, reading, state = case.load, case.load.reading, case.state
+    if case.limits.scaling.refresh_seconds > 1 or reading is None or not load.standing.ready:
+        return case.keep(Code.BETWEEN, f"Looks again in {left:.0f} s.")
+    service = 1.0 if state.service_seconds is None else state.service_seconds
+    slots = load.standing.ready * case.limits.concurrency
+    if reading.queued * service <= slots * QUEUE_SECONDS:
+        return case.keep(Code.BETWEEN, "The slots work off what waits by the next reading.")
+    now = Second(math.floor(reading.at), reading.busy, reading.queued, ready=load.standing.ready)
+    wanted = needed(demand(now, state.service_seconds), case.limits)
+    if wanted <= load.desired:
+        return case.keep(Code.BETWEEN, f"{wanted} wanted by the newest reading.")
+    figures = _figures(now, state, case.limits, load.standing, wanted)
+    case = replace(case, state=_regretted(state, load.desired, case.now))
+    return _apply(case, now, wanted, f"{figures}, by the newest reading")
+
+
 def _weigh(case: _Case, looked_at: float | None) -> Decision:
     """Rules 3 to 6, on fresh figures."""
-    load, scaling, state = case.load, case.limits.scaling, case.state
-    seconds, standing = load.window.seconds, load.standing
+    load, limits, state, now = case.load, case.limits, case.state, case.now
+    seconds = load.window.seconds
     recent = [s for s in seconds if looked_at is not None and s.at + 1 > looked_at] or seconds[-1:]
     recent = [s for s in recent if not s.cold]
     if not recent:
         return _cold(case)
-    busiest = max(recent, key=lambda s: demand(s, state.service_seconds))
-    wanted = needed(demand(busiest, state.service_seconds), case.limits)
+    service, slots = state.service_seconds, load.standing.ready * limits.concurrency
+    busiest = max(recent, key=lambda s: wants(s, limits, service, slots))
+    at_once = wants(busiest, limits, service, slots)
+    if busiest is seconds[-1]:
+        at_once = min(at_once, _shortage(seconds, limits, service))
+    begin, at_most = seconds[-1].at - MEAN_SECONDS, demand(busiest, service)
+    lately = [demand(s, service) for s in seconds if s.at > begin and not s.cold]
+    mean = sum(lately) / len(lately)
+    # what is over by now asks for nothing any more
+    level = min(mean, at_most) / share(limits)
+    raw = max(at_once, level)
+    wanted = _up_to_whole(raw)
+    if level > at_once:
+        figures = _mean_figures(min(mean, at_most), len(lately), limits, load.standing, wanted)
+    else:
+        figures = _figures(busiest, state, limits, load.standing, wanted)
+    if wanted > load.desired and short(busiest, slots, service):
+        state = _regretted(state, load.desired, now)
+    kept = [item for item in state.peaks if now - KEEP_MOST_SECONDS < item[0] <= now]
+    enough = max(level, at_most / limits.concurrency)
+    peaks = (*(item for item in kept if item[1] > enough), (now, enough))
+    case = replace(case, state=replace(state, peaks=peaks))
+    return _apply(case, busiest, wanted, figures)
+
+
+def _apply(case: _Case, busiest: Second, wanted: int, figures: str) -> Decision:
+    """Rules 5 and 6: from what is wanted to what is done."""
+    load, scaling, state = case.load, case.limits.scaling, case.state
+    standing = load.standing
     count = min(max(wanted, scaling.minimum), scaling.maximum)
     overdue = _overdue(standing, state, case.now)
     coming = len(standing.starting_since) - overdue
@@ -171,7 +238,7 @@ def _weigh(case: _Case, looked_at: float | None) -> Decision:
     lost = max(load.desired - standing.ready - coming - unmade, 0)
     case = replace(
         case,
-        figures=_figures(busiest, state, case.limits, standing, wanted),
+        figures=figures,
         inputs=_inputs(load, case.limits, state, busiest, wanted, overdue),
     )
     if count > load.desired - lost:
@@ -219,30 +286,40 @@ def _up(case: _Case, wanted: int, lost: int, coming: int) -> Decision:
         if target == load.desired:
             return case.keep(Code.CLUSTER_FULL, f"{figures}; the cluster has no room for another.")
         figures += f"; the cluster has room for {load.placeable} more"
+    state = replace(case.state, stepped_up_at=case.now)
+    case = replace(case, state=state)
     return case.say(Code.UP, target, f"{figures}.")
 
 
 def _down(case: _Case) -> Decision:
     load, limits, state, now = case.load, case.limits, case.state, case.now
+    figures, span = case.figures, SPAN_SECONDS + _longer(state, now)
     seconds = [s for s in load.window.seconds if not s.cold]
-    figures = case.figures
     peak = max(seconds, key=lambda s: demand(s, state.service_seconds))
-    peak_demand = demand(peak, state.service_seconds)
-    floor = max(needed(peak_demand * DOWN_MARGIN, limits), limits.scaling.minimum)
+    peak_at, raw = float(peak.at), demand(peak, state.service_seconds) / limits.concurrency
+    for at, value in state.peaks:
+        if now - at < span and value > raw:
+            peak_at, raw = at, value
+            break  # the largest of those comes first
+    floor = max(_up_to_whole(raw * DOWN_MARGIN), limits.scaling.minimum)
     case = replace(
         case,
-        inputs=case.inputs | {"peak_demand": round(peak_demand, 3), "peak_needed": floor},
+        inputs=case.inputs | {"peak_needed": _up_to_whole(raw), "kept_seconds": round(span)},
     )
     if floor >= load.desired:
-        newest = demand(seconds[-1], state.service_seconds)
-        if needed(newest * DOWN_MARGIN, limits) >= load.desired:
+        newest = max((value for at, value in state.peaks if at == now), default=0.0)
+        if _up_to_whole(newest * DOWN_MARGIN) >= load.desired:
             return case.keep(Code.STEADY, f"{figures}.")
-        left = max(peak.at + SPAN_SECONDS - math.floor(now), 1)
+        left = max(math.floor(peak_at) + span - math.floor(now), 1)
         reason = (
-            f"{figures}; {now - peak.at:.0f} s ago {peak_demand:.3g} at a time needed {floor}: "
-            f"holding {load.desired} for {left} s."
+            f"{figures}; {now - peak_at:.0f} s ago {_up_to_whole(raw)} were needed: "
+            f"holding {load.desired} for {left:.0f} s."
         )
         return case.keep(Code.HOLDING, reason)
+    added = state.stepped_up_at
+    if added is not None and 0 <= now - added < SPAN_SECONDS:
+        left = math.ceil(SPAN_SECONDS - (now - added))
+        return case.keep(Code.HOLDING, f"{figures}; what was added last is kept for {left} s.")
     begin = math.floor(now) - SPAN_SECONDS
     measured = sum(1 for s in seconds if s.at >= begin)
     if measured < SPAN_SECONDS - MISSING_ALLOWED:
@@ -255,20 +332,69 @@ def _down(case: _Case) -> Decision:
     if stepped is not None and 0 <= now - stepped < STEP_SECONDS:
         left = math.ceil(STEP_SECONDS - (now - stepped))
         return case.keep(Code.HOLDING, f"{figures}; the next step down is in {left} s.")
-    target = max(floor, math.ceil(load.desired / 2))
-    figures += (
-        f"; at most {peak_demand:.3g} at a time in the last {SPAN_SECONDS} s, "
-        f"for which {floor} suffice{'s' if floor == 1 else ''}"
-    )
-    if target > floor:
+    enough = max(_up_to_whole(raw), limits.scaling.minimum)
+    target = max(enough, math.ceil(load.desired / 2))
+    figures += f"; {enough} suffice{'s' if enough == 1 else ''} for the last {span:.0f} s"
+    if target > enough:
         figures += f": {target} first, half at a time"
     case = replace(case, state=replace(state, stepped_down_at=now))
     return case.say(Code.DOWN, target, f"{figures}.")
 
 
+def _shortage(seconds: tuple[Second, ...], limits: Limits, service: float | None) -> float:
+    """Replicas that the newest seconds in a row ask for in which slots were short: their mean, for
+    one second by itself may be twice the next. Never fewer than the newest one's own slots."""
+    row: list[float] = []
+    for second in reversed(seconds[-SHORTAGE_SECONDS:]):
+        if row and (second.cold or not short(second, second.ready * limits.concurrency, service)):
+            break
+        row.append(demand(second, service))
+    return max(sum(row) / len(row) / share(limits), row[0] / limits.concurrency)
+
+
+def _regretted(state: State, desired: int, now: float) -> State:
+    """Slots are short. Had replicas been kept longer, would there have been enough of them?"""
+    if state.start_seconds is None:
+        return state
+    then = max((at for at, value in state.peaks if value > desired), default=None)
+    most = min(KEEP_STARTS * state.start_seconds, KEEP_MOST_SECONDS)
+    if then is None or not SPAN_SECONDS < now - then <= most:
+        return state
+    return replace(state, regret=(now, most - SPAN_SECONDS))
+
+
+def _longer(state: State, now: float) -> float:
+    """Seconds longer than a minute that replicas are kept now."""
+    at, seconds = state.regret
+    return seconds * 0.5 ** (max(now - at, 0.0) / _KEEP_HALVES_SECONDS) if seconds else 0.0
+
+
 def demand(second: Second, service_seconds: float | None) -> float:
     """Requests at a time that wanted to be inside replicas in this second."""
-    return second.busy + second.queued + rejected_work(second, service_seconds)
+    refused = rejected_work(second, service_seconds)
+    if service_seconds is None:
+        return second.busy + second.queued + refused
+    # What waits in a second with refusals is what will be refused next: counted once.
+    return second.busy + max(second.queued * min(service_seconds / QUEUE_SECONDS, 1.0), refused)
+
+
+def short(second: Second, slots: int, service_seconds: float | None) -> bool:
+    """Whether slots were short (0 is unknown): requests were refused, or more of them waited than
+    a moment's chance brings."""
+    if second.rejected or not slots:
+        return bool(second.rejected or second.queued)
+    return demand(second, service_seconds) > slots * (1 + CHANCE)
+
+
+def wants(second: Second, limits: Limits, service_seconds: float | None, slots: int) -> float:
+    """Replicas that this second by itself asks for, not rounded."""
+    each = share(limits) if short(second, slots, service_seconds) else limits.concurrency
+    return demand(second, service_seconds) / each
+
+
+def share(limits: Limits) -> float:
+    """Requests at a time that one replica should have."""
+    return limits.scaling.target_utilization / 100 * limits.concurrency
 
 
 def rejected_work(second: Second, service_seconds: float | None) -> float:
@@ -278,9 +404,12 @@ def rejected_work(second: Second, service_seconds: float | None) -> float:
 
 def needed(at_a_time: float, limits: Limits) -> int:
     """Replicas that carry so many requests at a time at the target utilisation; at least 0."""
-    share = limits.scaling.target_utilization / 100 * limits.concurrency
+    return _up_to_whole(at_a_time / share(limits))
+
+
+def _up_to_whole(replicas: float) -> int:
     # rounded first: 7 / 0.7 is 10.000000000000002 in floating point and means 10
-    return math.ceil(round(at_a_time / share, 6))
+    return math.ceil(round(replicas, 6))
 
 
 def _overdue(standing: Standing, state: State, now: float) -> int:
@@ -320,6 +449,21 @@ def _figures(second: Second, state: State, limits: Limits, standing: Standing, w
         percent = 100 * demand(second, state.service_seconds) / slots
         share = f" is {percent:.0f} %, target {limits.scaling.target_utilization} %"
     return f"{' + '.join(parts)} on {slots} slot{'' if slots == 1 else 's'}{share}: {wanted} wanted"
+
+
+def _mean_figures(
+    mean: float, seconds: int, limits: Limits, standing: Standing, wanted: int
+) -> str:
+    """ "7.2 at a time over 20 s on 10 slots is 72 %, target 70 %: 11 wanted" """
+    slots, utilisation = standing.ready * limits.concurrency, ""
+    if slots:
+        percent = 100 * mean / slots
+        utilisation = f" is {percent:.0f} %, target {limits.scaling.target_utilization} %"
+    plural = "" if slots == 1 else "s"
+    return (
+        f"{mean:.3g} at a time over {seconds} s on {slots} slot{plural}{utilisation}: "
+        f"{wanted} wanted"
+    )
 
 
 def _eta(standing: Standing, state: State, now: float) -> str:

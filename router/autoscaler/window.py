@@ -28,6 +28,8 @@ class Second:
     completed: int = 0  # requests that replicas finished with: answers, failures and time-outs
     cold: bool = False  # no replica was ready at any router when the second ended
     unready: int = 0  # 503 because no replica was ready, which says nothing about load
+    arrivals: int = 0  # requests that came
+    ready: int = 0  # replicas in rotation; 0 where that is not known
 
 
 def second(samples: Sequence[Sample]) -> Second:
@@ -40,7 +42,18 @@ def second(samples: Sequence[Sample]) -> Second:
         unready=sum(sample.unready for sample in samples),
         completed=sum(sample.ok + sample.failures + sample.timeouts for sample in samples),
         cold=not any(sample.ready for sample in samples),
+        arrivals=sum(sample.arrivals for sample in samples),
+        ready=max(sample.ready for sample in samples),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What stands in the router at one moment, over all routers: taken four times a second."""
+
+    at: float
+    busy: int = 0
+    queued: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,8 @@ class Load:
     window: Window = Window()
     placeable: int | None = None  # more replicas the cluster has room for; None is unknown
     other_scaler: str = ""  # who else scales this version, such as an HPA's name
+    # The newest look at the router, newer than the window's last second. None: decide on seconds.
+    reading: Reading | None = None
 
 
 def removal_order(replicas: Iterable[Replica], busy: dict[str, int]) -> tuple[str, ...]:

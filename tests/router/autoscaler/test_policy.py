@@ -19,7 +19,7 @@ from router.autoscaler.policy import (
     decide,
     needed,
 )
-from router.autoscaler.window import SPAN_SECONDS, Load, Second, Standing, Window
+from router.autoscaler.window import SPAN_SECONDS, Load, Reading, Second, Standing, Window
 
 NOW = 1_800_000_000.0
 LIMITS = Limits(Scaling(minimum=1, maximum=50, target_utilization=70))
@@ -239,22 +239,36 @@ class TestDown:
     def test_goes_down_by_half_when_a_whole_minute_needed_less(self) -> None:
         decision = decide(load(minute(busy=1), 10), LIMITS, State(), NOW)
         assert (decision.code, decision.replicas, decision.news) == (Code.DOWN, 5, True)
-        assert "for which 2 suffice: 5 first, half at a time" in decision.reason
+        assert "2 suffice for the last 60 s: 5 first, half at a time" in decision.reason
 
-    def test_never_below_what_the_busiest_second_needed(self) -> None:
+    def test_never_below_the_slots_that_the_busiest_second_took(self) -> None:
         window = minute(busy=1)
-        busy_then = replace(window.seconds[0], busy=5.0)
+        busy_then = replace(window.seconds[0], busy=7.0)
         window = Window((busy_then, *window.seconds[1:]))
         decision = decide(load(window, 10), LIMITS, State(), NOW)
-        assert decision.replicas == needed(5 * DOWN_MARGIN, LIMITS) == 8
+        assert decision.replicas == 7
+
+    def test_never_below_what_was_wanted_in_the_minute(self) -> None:
+        """The mean at the target counts for as long as a single second does."""
+        count, state, counts = 10, State(), []
+        for index, busy in enumerate([7.0] * 70 + [1.0] * 61):
+            now = NOW + index + 1
+            start = max(0, index - SPAN_SECONDS + 1)
+            seconds = ([7.0] * 70 + [1.0] * 61)[start : index + 1]
+            window = Window(tuple(Second(int(NOW) + start + i, b) for i, b in enumerate(seconds)))
+            decision = decide(Load(count, Standing(ready=count), window), LIMITS, state, now)
+            state, count = decision.state, decision.replicas
+            counts.append((busy, count))
+        assert {count for _, count in counts[:129]} == {10}
+        assert counts[-1][1] == 5
 
     def test_holds_while_the_peak_is_inside_the_minute_and_says_how_long(self) -> None:
         window = minute(busy=1)
-        peak = replace(window.seconds[20], busy=7.0)
+        peak = replace(window.seconds[20], busy=9.5)
         window = Window((*window.seconds[:20], peak, *window.seconds[21:]))
         decision = decide(load(window, 10), LIMITS, State(), NOW)
         assert (decision.code, decision.replicas, decision.valid) == (Code.HOLDING, 10, True)
-        assert "40 s ago 7 at a time needed 12: holding 10 for 20 s" in decision.reason
+        assert "40 s ago 10 were needed: holding 10 for 20 s" in decision.reason
 
     @pytest.mark.parametrize(("measured", "expected"), [(56, 10), (57, 5)])
     def test_needs_a_whole_minute_of_its_own(self, measured: int, expected: int) -> None:
@@ -286,6 +300,96 @@ class TestDown:
     def test_wavering_inside_the_margin_is_steady_not_holding(self) -> None:
         given = load(minute(second(busy=6.5), busy=7), 10)
         assert decide(given, LIMITS, State(), NOW).code is Code.STEADY
+
+    def test_what_was_added_is_kept_for_a_minute(self) -> None:
+        for after, code in ((SPAN_SECONDS - 1, Code.HOLDING), (SPAN_SECONDS, Code.DOWN)):
+            state = State(stepped_up_at=NOW - after)
+            assert decide(load(minute(busy=1), 10), LIMITS, state, NOW).code is code
+
+
+class TestShortage:
+    """When the newest second, or a reading between two seconds, is believed by itself."""
+
+    @pytest.mark.parametrize(
+        ("newest", "expected"),
+        [
+            (second(busy=10), 10),  # all slots taken, nobody waits: the mean decides
+            (second(busy=10, queued=2.5), 13),  # a moment's chance: their own slots
+            (second(busy=10, queued=2.6), 18),
+            (second(busy=10, rejected=1), 16),  # refused is short, however few
+        ],
+    )
+    def test_a_quarter_more_than_the_slots_or_a_refusal_is_one(
+        self, newest: Second, expected: int
+    ) -> None:
+        decision = decide(load(minute(newest, busy=6), 10), LIMITS, State(), NOW)
+        assert max(decision.replicas, 10) == expected
+
+    def test_one_that_lasts_is_judged_by_its_mean(self) -> None:
+        row = [second(busy=4, rejected=n) for n in (6, 10, 2, 10, 10)]
+        window = minute(*(replace(item, ready=4) for item in row), busy=2)
+        decision = decide(load(window, 4), LIMITS, State(looked_at=NOW - 1), NOW)
+        assert decision.replicas == needed(11.6, LIMITS) != needed(14, LIMITS)
+
+    def test_what_waits_while_others_are_refused_counts_once(self) -> None:
+        item = second(busy=4, queued=10, rejected=30)
+        state = State(service_seconds=0.5)
+        assert decide(load(minute(item), 4), LIMITS, state, NOW).inputs["demand"] == 19
+
+    def test_a_queue_of_quick_requests_counts_as_what_works_it_off(self) -> None:
+        item, state = second(busy=4, queued=10), State(service_seconds=0.025)
+        assert decide(load(minute(item), 4), LIMITS, state, NOW).inputs["demand"] == 5
+
+    @pytest.mark.parametrize(("queued", "expected"), [(2, 4), (3, 10)])
+    def test_a_reading_adds_replicas_before_the_second_is_over(
+        self, queued: int, expected: int
+    ) -> None:
+        given = load(minute(busy=1), 4, ready=4)
+        state = State(looked_at=NOW, service_seconds=0.5)
+        given = replace(given, reading=Reading(NOW + 0.25, 4, queued))
+        decision = decide(given, LIMITS, state, NOW + 0.25)
+        assert max(decision.replicas, expected) == expected
+        assert (decision.code is Code.UP) == (queued == 3)
+
+    def test_a_reading_never_takes_away(self) -> None:
+        given = replace(load(minute(busy=7), 10), reading=Reading(NOW + 0.5, 0, 0))
+        decision = decide(given, LIMITS, State(looked_at=NOW), NOW + 0.5)
+        assert (decision.code, decision.replicas) == (Code.BETWEEN, 10)
+
+    def test_a_longer_refresh_period_is_not_cut_short_by_a_reading(self) -> None:
+        given = replace(load(minute(busy=7), 10), reading=Reading(NOW + 0.5, 10, 90))
+        decision = decide(given, limits(refresh_seconds=5), State(looked_at=NOW), NOW + 0.5)
+        assert (decision.code, decision.replicas) == (Code.BETWEEN, 10)
+
+
+class TestRegret:
+    """Bursts that come back: how long replicas are kept."""
+
+    @staticmethod
+    def bursts(start_seconds: float, gap: int) -> list[int]:
+        """Counts at the end of each gap, when 20 s at 14 alternate with so many seconds of nothing."""
+        levels = ([14.0] * 20 + [0.0] * gap) * 4
+        window, count, state = Window(), 1, State(start_seconds=start_seconds)
+        ends = []
+        for index, level in enumerate(levels):
+            window = window.add(Second(int(NOW) + index, level, ready=count))
+            given = Load(count, Standing(ready=count), window)
+            decision = decide(given, LIMITS, state, NOW + index + 1)
+            state, count = decision.state, decision.replicas
+            if index % (20 + gap) == 19 + gap:
+                ends.append(count)
+        return ends
+
+    def test_replicas_that_start_slowly_are_kept_from_the_second_burst_on(self) -> None:
+        first, *rest = self.bursts(60, 200)
+        assert first == 1
+        assert min(rest) >= 14
+
+    def test_replicas_that_start_quickly_are_not(self) -> None:
+        assert set(self.bursts(2, 200)) == {1}
+
+    def test_a_gap_that_is_longer_than_keeping_pays_teaches_nothing(self) -> None:
+        assert set(self.bursts(60, 400)) == {1}
 
 
 class TestNoData:

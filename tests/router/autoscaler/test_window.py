@@ -21,13 +21,15 @@ def test_what_found_no_ready_replica_is_not_rejected_work() -> None:
     """The first replica became ready within this second: its earlier part is no demand."""
     one = Sample(5, "s", "v", rejected=9, unready=7, ready=1)
     two = Sample(5, "s", "v", rejected=4, unready=4)
-    assert second([one, two]) == Second(5, rejected=2, unready=11)
+    assert second([one, two]) == Second(5, rejected=2, unready=11, ready=1)
 
 
 def test_samples_of_several_routers_add_up() -> None:
-    one = Sample(5, "s", "v", ok=3, failures=1, timeouts=1, rejected=2, busy=1.5, queued=0.5)
+    one = Sample(
+        5, "s", "v", arrivals=9, ok=3, failures=1, timeouts=1, rejected=2, busy=1.5, queued=0.5
+    )
     two = Sample(5, "s", "v", ok=2, busy=2.0, client_errors=9, ready=1)
-    assert second([one, two]) == Second(5, 3.5, 0.5, 2, 7)
+    assert second([one, two]) == Second(5, 3.5, 0.5, 2, 7, arrivals=9, ready=1)
 
 
 def test_the_window_keeps_a_minute() -> None:
