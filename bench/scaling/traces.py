@@ -82,7 +82,12 @@ def _epoch(text: str) -> float:
     # seven digits of a second: one more than Python reads
     whole, _, part = text.partition(".")
     moment = datetime.fromisoformat(whole)
-    days = (moment.toordinal() - 719_163) * 86400 + moment.hour * 3600 + moment.minute * 60 + moment.second
+    days = (
+        (moment.toordinal() - 719_163) * 86400
+        + moment.hour * 3600
+        + moment.minute * 60
+        + moment.second
+    )
     return days + float(f"0.{part or 0}")
 
 

@@ -9,18 +9,23 @@ The rules, in the order they are asked:
 2.  Somebody else scales the version, or there is no fresh sample: invalid, nothing changes.
 3.  demand = busy + queued + rejected work, all in requests at a time. Rejected requests a second
     become work by how long a request takes (Little's law); where that is not known yet, each
-    counts as one. A queue of short requests counts as what works it off in a quarter of a second.
-4.  Wanted is the larger of two answers, rounded up, inside [minimum, maximum]:
-    - the mean demand of the last 20 s at the target utilisation;
-    - the newest second: where requests waited, were refused or took every slot, slots were short,
-      and its demand at the target is wanted at once. Where all got in, they need their own slots.
+    counts as one. Once it is known, a queue of quick requests counts as what works it off in a
+    quarter of a second, and what waits while others are refused is not counted twice.
+4.  Wanted is the largest of three answers, rounded up, inside [minimum, maximum]:
+    - the mean demand of the last 20 s at the target utilisation, but no more than the newest
+      second's: what is over asks for nothing;
+    - a slot for each request of the newest second;
+    - where slots were short in it, its demand at the target. They are short when a request was
+      refused, or a quarter more than they hold wanted in. Of a shortage that lasts, the mean of up
+      to five seconds counts.
 5.  More wanted than is there or on its way: up at once, as far as the cluster has room. Replicas
     in a crash loop, and those that are long overdue, are not waited for.
-6.  Fewer wanted: down only when the whole last minute was measured and never wanted as many, at
-    most half a step, and a pause between steps.
-7.  The minute of rule 6 grows where going down was regretted: slots were short, and the replicas
-    let go a while ago would have sufficed. Then it is as long as that while, at most ten times as
-    long as a start takes, and it shrinks again. What starts quickly is never kept longer.
+6.  Fewer wanted: down only when the whole last minute was measured, never below what its peak
+    needed by the first two answers of rule 4, a minute after the last step up, at most half a
+    step, and with a pause between steps.
+7.  The minute of the peak grows where going down was regretted: slots are short, and replicas that
+    were let go would have been enough. Then they are kept as long as six starts take, six minutes
+    at most, and that halves each half hour. What starts within ten seconds is never kept longer.
 
 Between two samples the newest reading of the router may only add replicas: a queue that the slots
 will not have worked off by the next reading is a short second that need not be waited for.
