@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, summarize_address_range
 
 from deployments.types import CustomLines
-from router.haproxy import names, request_line, rules
+from router.haproxy import names, replica_rules, request_line, rules
 from router.haproxy.answers import own_error
 from router.samples import BUCKET_BOUNDS_US, BUCKETS
 
@@ -216,7 +216,7 @@ backend counters from base
 
 
 def _scoring_defaults(config: RouterConfig) -> str:
-    return _section("defaults replicas from base", rules.replica_rules(config))
+    return _section("defaults replicas from base", replica_rules.rules(config))
 
 
 def _backend(
