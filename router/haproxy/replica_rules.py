@@ -1,7 +1,7 @@
 """What a request and its answer meet in a version's backend, as HAProxy's rules.
 
-PURE. Behind both lanes of `router.haproxy.rules`. What is good leaves early: an answer of 2xx is counted by its
-time and is through; the gates' words, outcomes and errors are for the others.
+PURE. Behind both lanes of `router.haproxy.rules`. What is good leaves early: an answer of 2xx is counted by
+its time and is through; the gates' words, outcomes and errors are for the others.
 
 Never here: sockets, files, the clock.
 """
