@@ -4,7 +4,7 @@
     health.sock   answers GET / at once, however busy the replica is: the shim's own
 
 Both stand in the replica's folder, whose path may be longer than the 107 bytes that a socket's name may
-have; whoever connects goes through the folder (`within`). PURE but for the folder it opens.
+have; whoever connects goes through the folder (`within`).
 """
 
 import os
