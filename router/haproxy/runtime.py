@@ -17,7 +17,8 @@ _PROMPT = b"\n> "
 _DIGEST = re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{64}(?![0-9A-Fa-f])")
 _BATCH = 400  # commands a connection
 _BUFFER = 2**20
-_NO_WORKER = "Can't find the target"  # what the master says of a worker that has ended just now
+# what the master says of a worker that has ended just now
+_NO_WORKER = ("Can't find the target", "Can't connect to the target")
 
 
 class RuntimeSocket:

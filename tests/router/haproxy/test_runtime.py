@@ -66,10 +66,17 @@ async def test_silence_and_a_cut_answer_are_unavailable(socket: Path, tmp_path: 
         await MasterSocket(tmp_path / "none").ask("show proc")
 
 
-async def test_a_worker_that_has_ended_says_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Can't find the target PID matching the prefix '@!27398'\n",
+        "Can't connect to the target CLI!\n",
+    ],
+)
+async def test_a_worker_that_has_ended_says_nothing(tmp_path: Path, said: str) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(-1)
-        writer.write(b"Can't find the target PID matching the prefix '@!27398'\n")
+        writer.write(said.encode())
         writer.close()
 
     async with await asyncio.start_unix_server(serve, tmp_path / "master.sock"):
