@@ -270,7 +270,7 @@ def buckets_map() -> str:
 
 
 def render_lua(config: RouterConfig) -> str:
-    """router.lua: the filter that counts bodies of unannounced length."""
+    """router.lua: the filter that counts bodies of unannounced length, and the id of a failed request."""
     return f"""\
 -- Written by Slipway's router; changes made here are lost.
 local Limit = {{ id = "body limit", flags = filter.FLT_CFG_FL_HTX }}
@@ -296,6 +296,11 @@ function Limit:http_payload(txn, message)
     error("body over the limit") -- `return filter.ERROR` would be ignored
   end
 end
+
+-- For errors only: what the full lane kept, else HAProxy's own.
+core.register_fetches("request_id", function(txn)
+  return txn:get_var("txn.id") or txn.sf:unique_id()
+end)
 
 core.register_filter("body_limit", Limit, function(class, arguments)
   Limit.most = tonumber(arguments[1])

@@ -8,7 +8,7 @@ Never here: sockets, files, the clock.
 
 from typing import TYPE_CHECKING
 
-from router.haproxy.answers import REQUEST_ID, body, headers, own_error
+from router.haproxy.answers import body, headers, own_error
 from router.haproxy.names import (
     BUCKETS_MAP,
     CLIENT_ERRORS,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Whose backend a request went to, where only the backend is known.
 _SERVICE = f"%[var(txn.be),map_str({NAMES_MAP},unknown),field(1,/)]"
+# In the fast lane nothing is kept of the id but what HAProxy keeps itself: only an error asks for it.
+_REQUEST_ID = "lua.request_id"
 _NOT_REPLIED = "!{ var(txn.replied) -m found }"
 
 
@@ -49,14 +51,14 @@ def rules(config: "RouterConfig") -> list[str]:
         "http-request track-sc0 var(txn.be) table counters",
         "http-request set-path /score unless { var(txn.op) -m found }",
         "http-request del-header authorization",
-        f"http-request add-header x-request-id %[{REQUEST_ID}]",
+        "http-request add-header x-request-id %[unique-id] unless { var(txn.id) -m found }",
         "http-request set-timeout server var(txn.timeout) if { var(txn.timeout) -m found }",
         *(_gate_requests() if gated else ()),
         *_latencies(early),
         *(_gate_answers(retry) if gated else ()),
         'http-response set-status 502 reason "Bad Gateway" if { status 500 }',
         "http-response set-var(txn.replied) bool(true) if { status ge 500 }",
-        f"http-after-response set-header x-request-id %[{REQUEST_ID}]",
+        "http-after-response set-header x-request-id %[unique-id]",  # the full lane's own comes later
         *(["http-after-response allow if { status 200:299 }"] if early else ()),
         *_outcomes(),
         *_errors(retry),
@@ -119,7 +121,9 @@ def _gate_answers(retry: str) -> list[str]:
     Three things leave a replica at work on what HAProxy has given up: a client that left (400 here), a
     timeout (504) and a worker's death (502). A replica's own 425 comes as 449 with a header.
     """
-    busy = body("TooManyRequests", f"Too many requests for service {_SERVICE} (overloaded)")
+    busy = body(
+        "TooManyRequests", f"Too many requests for service {_SERVICE} (overloaded)", _REQUEST_ID
+    )
     given_up = "if { status 400 502 504 } !{ var(txn.answered) -m found }"
     full = "if { status 425 503 } { res.fhdr(x-slipway-gate) -m found }"
     return [
@@ -168,14 +172,16 @@ def _errors(retry: str) -> list[str]:
             400,
             "%[var(txn.error_code,BadRequest)]",
             "%[var(txn.error_message,The request is not valid)]",
+            _REQUEST_ID,
         ),
-        own_error(502, "ReplicaFailed", "Replica closed connection before replying"),
+        own_error(502, "ReplicaFailed", "Replica closed connection before replying", _REQUEST_ID),
         own_error(
             503,
             f"%[{ready}(TooManyRequests,NoReadyReplicas)]",
             f'%[{ready}("Too many requests for service ","No ready replicas for service ")]'
             f'{_SERVICE}%[{ready}(" (overloaded)","")]',
+            _REQUEST_ID,
             **{"Retry-After": retry},
         ),
-        own_error(504, "ScoringTimeout", f"Scoring timed out for service {_SERVICE}"),
+        own_error(504, "ScoringTimeout", f"Scoring timed out for service {_SERVICE}", _REQUEST_ID),
     ]

@@ -130,7 +130,7 @@ async def test_ids_are_kept_made_and_refused(rig: Rig, client: httpx.AsyncClient
     unsafe = await client.post(url, headers={"x-request-id": 'a"b'})
     ids = [answer.headers["x-request-id"] for answer in (made, again, unsafe)]
     assert len(set(ids)) == 3
-    assert all(re.fullmatch(r"\d+-[0-9a-f]{8}-\d+-\d+", text) for text in ids)
+    assert all(re.fullmatch(r"[0-9a-f]{8}-\d+-\d+", text) for text in ids)
     assert f"x-request-id: {ids[-1]}" in tiny.heads[-1]
     for name in ("x-request-id", "x-ms-client-request-id", "x-ms-request-id"):
         long = await client.post(url, headers={name: "a" * 101})
