@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 
 DEADLINE = 2.0  # seconds
 COMPLAIN_EVERY = 60.0  # seconds
-TOPICS = frozenset({"service", "deployment", "environment", "cluster", "model", "requests", "telemetry"})
+TOPICS = frozenset(
+    {"service", "deployment", "environment", "cluster", "model", "requests", "telemetry"}
+)
 
 
 class Changed(TypedDict):
