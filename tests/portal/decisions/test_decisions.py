@@ -144,7 +144,7 @@ class TestList:
         self, vera: Client, series: Series, django_assert_max_num_queries: Any
     ) -> None:
         many(series, 60)
-        with django_assert_max_num_queries(10):
+        with django_assert_max_num_queries(11):
             get(vera)
 
 
