@@ -24,6 +24,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import uvloop
+
 _TOO_LATE = (
     0.25  # seconds; all that a stall held up at once would be another load than the one asked for
 )
@@ -473,4 +475,4 @@ class Load:
 
 if __name__ == "__main__":
     gc.freeze()
-    asyncio.run(_main(Plan(**json.loads(sys.argv[1]))))
+    uvloop.run(_main(Plan(**json.loads(sys.argv[1]))))

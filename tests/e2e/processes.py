@@ -29,6 +29,8 @@ _ROWLESS = ("local", "--settings", "portal.settings_rowless")
 class Processes:
     """One SLIPWAY_HOME and the processes started in it."""
 
+    controller_options: tuple[str, ...] = ("--period", "0.3")  # tests have less time than people
+
     def __init__(self, home: Path) -> None:
         self.home = home
         self.driver = ProcessDriver(home / "clusters" / "local")
@@ -45,7 +47,7 @@ class Processes:
                 "--unixsocket", str(self.home / "run" / "redis.sock"), "--dir", str(self.home),
             ],
             "worker": [*manage, "rqworker", "default", "--skip-checks"],
-            "controller": [*manage, "run_controller", "--period", "0.3"],
+            "controller": [*manage, "run_controller", *self.controller_options],
             "agent": [*manage, "run_agent", *_ROWLESS],
             "router": [*manage, "run_router", *_ROWLESS],
             "web": [

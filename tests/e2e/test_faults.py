@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,7 +37,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(420)]
 # 500 requests a second of 20 ms are 10 at a time. Three replicas of twelve hold 36, so one may be away;
 # few replicas of several workers, because it is their starts that cost the machine most.
 RATE = 500
-LEAST, MOST, AT_A_TIME = 3, 6, 12
+LEAST, MOST, AT_A_TIME = 3, 7, 12
+ROUND = (*range(LEAST + 1, MOST + 1), *range(MOST - 1, LEAST - 1, -1))
 SCRIPT = """
 import json, os, time
 
@@ -65,6 +67,8 @@ def ticks(ticks, every):
 
 class Town(Processes):
     """All of Slipway with one busy service, `work`."""
+
+    controller_options = ()
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
@@ -237,33 +241,21 @@ def nothing_lost(town: Town, what: str, report: Report) -> None:
 
 def swinging(town: Town) -> Callable[[], None]:
     """Each call moves the count one step up or down between the least and the most."""
-    counts = [*range(LEAST, MOST), *range(MOST, LEAST, -1)]
-    place = 0
-
-    def step() -> None:
-        nonlocal place
-        place = (place + 1) % len(counts)
-        town.scale(counts[place])
-
-    return step
+    counts = cycle(ROUND)
+    return lambda: town.scale(next(counts))
 
 
 def test_200_scale_changes(town):
     taken: set[str] = set()
-    changes = 0
     with town.load() as load:
-        begun = time.monotonic()
-        while changes < 200:
-            for count in (*range(LEAST + 1, MOST + 1), *range(MOST - 1, LEAST - 1, -1)):
-                town.scale(count)
-                changes += 1
-                if count in (LEAST, MOST):
-                    town.wait_for("the count", lambda c=count: len(town.inside()) == c, 60)
-                    taken |= town.inside()
-                time.sleep(0.1)
-        time.sleep(max(0.0, 60 - (time.monotonic() - begun)))
+        for number, count in zip(range(200), cycle(ROUND), strict=False):
+            town.scale(count)
+            if count in (LEAST, MOST):
+                town.wait_for("the count", lambda c=count: len(town.inside()) == c, 60)
+                taken |= town.inside()
+            time.sleep(0.05)
         report = load.stop()
-    nothing_lost(town, f"(a) {changes} scale changes, {len(taken)} replicas took part", report)
+    nothing_lost(town, f"(a) {number + 1} scale changes, {len(taken)} replicas took part", report)
     assert len(taken) > 90
 
 
@@ -410,13 +402,15 @@ def test_agent_controller_worker_and_redis_killed(town):
 def test_the_portal_stopped_for_a_minute(town):
     """All of it: its pages, the worker, the controller and their Redis. Scaling goes on."""
     portal = ("web", "worker", "controller", "redis")
+    page = f"http://127.0.0.1:{town.port}/healthz"
+    town.wait_for("the portal", lambda: _answers(page), 60)
     with town.load() as load:
         for name in portal:
             town.stop(name)
         with beside(swinging(town), 1.0):
             time.sleep(60)
+            assert not _answers(page)
         town.start(*reversed(portal))
-        page = f"http://127.0.0.1:{town.port}/login/"
         town.wait_for("the portal", lambda: _answers(page), 60)
         report = load.stop()
     nothing_lost(town, "(f) the portal stopped for a minute, while the count changed", report)
@@ -446,10 +440,16 @@ def test_a_replica_killed_loses_only_what_was_inside_it(town):
     lost = {failure.n for failure in report.failures}
     say(
         f"(g) kill -9 of a replica, {kills} times: {len(lost & inside)} lost in it, "
-        f"{len(lost - inside)} as it took them ({taken} taken and not read)",
+        f"{len(lost - inside)} as it took them",
         report,
     )
-    wrong = [f for f in report.failures if not _is(f.code, f.reason, 502, "ReplicaFailed")]
+    # an answer whose first bytes were on their way cannot become a 502 any more
+    cut = [f for f in report.failures if f.n in inside and f.reason == "closed inside the answer"]
+    wrong = [
+        f
+        for f in report.failures
+        if f not in cut and not _is(f.code, f.reason, 502, "ReplicaFailed")
+    ]
     assert not wrong, f"{report.trouble()}\n{town.said()}"
     assert lost, "no request was inside: nothing was shown"
     assert len(lost - inside) <= taken, report.trouble()
