@@ -3,6 +3,7 @@
 from deployments.audit.models import AuditEntry
 from deployments.clusters.models import Cluster, Sku
 from deployments.environments.models import Environment, EnvironmentBuild
+from deployments.images.models import ImageBuild, Registry
 from deployments.registry.models import Blob, Model, ModelFile, ModelVersion
 from deployments.services.models import (
     Deployment,
@@ -20,9 +21,11 @@ __all__ = [
     "DeploymentStep",
     "Environment",
     "EnvironmentBuild",
+    "ImageBuild",
     "Model",
     "ModelFile",
     "ModelVersion",
+    "Registry",
     "Revision",
     "RevisionModel",
     "Service",

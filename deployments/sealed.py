@@ -17,6 +17,8 @@ from deployments.errors import PermanentError
 SERVICE_KEYS = "slipway service keys"
 SIGNING_KEYS = "slipway signing keys"
 TLS_KEYS = "slipway tls keys"
+ENGINE_KEYS = "slipway engine keys"
+REGISTRY_PASSWORDS = "slipway registry passwords"
 
 
 def seal(secret: str, purpose: str) -> str:

@@ -133,6 +133,33 @@ class EnvironmentSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """A person's own image, which serves by itself: nothing is built, staged or loaded for it.
+
+    `image` is a reference; a digest in it is kept. Paths begin with "/".
+    """
+
+    image: str
+    port: int
+    scoring_path: str = "/score"
+    liveness_path: str = "/"
+    readiness_path: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """How a Docker Engine is reached: `unix:///path` or `tcp://host:port`.
+
+    The PEM texts are for TLS, which every address but a loopback one must have; `key` is a secret.
+    """
+
+    url: str
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionSpec:
     """Everything a replica is started from; never changes once made."""
 
@@ -150,6 +177,7 @@ class RevisionSpec:
     collect_model_data: bool = False
     start_timeout_seconds: int = 310  # from process start to the first good GET /
     request_log: bool = False  # enable_app_insights: a line a request, never a body
+    container: ContainerSpec | None = None  # then entry script, models and environment are not used
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,15 @@ class Family(models.TextChoices):
     FPGA = "FPGA", "FPGA"
 
 
+class Severity(models.TextChoices):
+    """Of a known vulnerability, the worst first; the words of CVSS."""
+
+    CRITICAL = "critical", "Critical"
+    HIGH = "high", "High"
+    MEDIUM = "medium", "Medium"
+    LOW = "low", "Low"
+
+
 class Sku(models.Model):
     """A size of machine. Rows come with the product; an administrator may add more."""
 
@@ -69,6 +78,15 @@ class Cluster(models.Model):
     sku = models.ForeignKey(Sku, on_delete=models.PROTECT, related_name="clusters")
     description = models.TextField(blank=True)
     router_url = models.CharField(max_length=512, help_text="Where clients reach its router.")
+    # Port its router listens on here, for clusters whose router this machine runs; None is the setting's.
+    router_port = models.PositiveIntegerField(null=True, blank=True)
+    # How its Docker Engine is reached (`deployments.types.EngineSpec`); the key is a Fernet text.
+    engine_url = models.CharField(max_length=200, blank=True)
+    engine_ca = models.TextField(blank=True, editable=False)
+    engine_cert = models.TextField(blank=True, editable=False)
+    engine_key = models.TextField(blank=True, editable=False)
+    # Images with a known vulnerability of this severity or a worse one are refused; empty refuses none.
+    refuse_severity = models.CharField(max_length=10, blank=True, choices=Severity.choices)
     # Latest `driver.check()` results as JSON: [{name, status, evidence, remedy}], and when.
     checks = models.JSONField(default=list, blank=True, editable=False)
     checked_at = models.DateTimeField(null=True, blank=True, editable=False)
