@@ -1,43 +1,101 @@
-"""Pictures of every page: light and dark, 1440 and 390 wide, as small PNGs in docs/images."""
+"""Pictures of every page, light and dark, 1440 and 390 wide, as small PNGs; and docs/pages.md around them.
+
+A page is one line of PAGES, in the order of docs/pages.md, which each run writes anew from it.
+"""
 
 import argparse
 import io
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
 TALLEST = 2400  # pixels; what is longer is cut
+INDEX = Path(__file__).parent.parent / "docs" / "pages.md"
 
 
-def pages(service: str) -> dict[str, str]:
-    """Path by picture name."""
-    tabs = ("metrics", "logs", "test", "consume", "settings", "history")
-    return {
-        "overview": "/",
-        "models": "/models/",
-        "model-register": "/models/_register/",
-        "model": f"/models/{service}/",
-        "model-version": f"/models/{service}/versions/1/",
-        "environments": "/environments/",
-        "environment-create": "/environments/_create/",
-        "environment": f"/environments/{service}/1/",
-        "clusters": "/clusters/",
-        "cluster": "/clusters/local/",
-        "cluster-attach": "/clusters/_attach/",
-        "services": "/services/",
-        "service-deploy": "/services/_deploy/",
-        "service-overview": f"/services/{service}/",
-        **{f"service-{tab}": f"/services/{service}/{tab}/" for tab in tabs},
-        "people": "/people/",
-        "audit": "/audit/",
-        "password": "/password/",
-        "admin": "/admin/",
-        "admin-services": "/admin/deployments/service/",
-    }
+class Picture(NamedTuple):
+    """`path` may hold {service} and {cluster}; `words` say what the page is for, and may be empty."""
+
+    name: str
+    path: str
+    title: str
+    words: str = ""
+
+
+PAGES = (
+    Picture("overview", "/", "Overview", "Everything that runs, how it does, and what happened last."),
+    Picture("service-overview", "/services/{service}/", "A service",
+            "State with its cause, the deployment's timeline and log, scoring URI, replicas."),
+    Picture("service-versions", "/services/{service}/versions/", "Versions",
+            "Which version gets what share of the requests; promotion and its undoing are one click each."),
+    Picture("service-metrics", "/services/{service}/metrics/", "Metrics",
+            "Replicas beside requests, latency and the queue; each scaling decision with its reason."),
+    Picture("service-decisions", "/services/{service}/decisions/", "Decisions",
+            "Every decision of the autoscaler in words, with its figures and what came of it."),
+    Picture("service-requests", "/services/{service}/requests/", "Requests",
+            "The request log: code, times, version, replica and who asked; never a body."),
+    Picture("service-logs", "/services/{service}/logs/", "Logs",
+            "The deployment's and all replicas' lines merged, followed, searched, downloaded."),
+    Picture("service-test", "/services/{service}/test/", "Test",
+            "A request through the router: status, headers, body, timing."),
+    Picture("service-consume", "/services/{service}/consume/", "Consume",
+            "Scoring URI, keys, tokens with their subjects and expiry, samples."),
+    Picture("service-settings", "/services/{service}/settings/", "Settings",
+            "A change becomes the next revision; access; deletion."),
+    Picture("service-history", "/services/{service}/history/", "History",
+            "Revisions and what changed, roll-back, deployments."),
+    Picture("services", "/services/", "Services"),
+    Picture("service-deploy", "/services/_deploy/", "Deploy",
+            "The form, with what will happen and whether it fits."),
+    Picture("models", "/models/", "Models"),
+    Picture("model-register", "/models/_register/", "Register a model",
+            "Files or a folder, with progress."),
+    Picture("model", "/models/{service}/", "A model"),
+    Picture("model-version", "/models/{service}/versions/1/", "A model version",
+            "Files, hashes, sample input, where it is used."),
+    Picture("environments", "/environments/", "Environments", "By hash: state, size, used by, last used."),
+    Picture("environment-create", "/environments/_create/", "New environment",
+            "The hash and what this machine will install, while typing."),
+    Picture("environment", "/environments/{service}/1/", "An environment",
+            "Definition, build and its log."),
+    Picture("clusters", "/clusters/", "Clusters"),
+    Picture("cluster", "/clusters/{cluster}/", "A cluster",
+            "Room, checks with evidence and remedy, the router, signing keys, services."),
+    Picture("cluster-tls", "/clusters/{cluster}/tls/", "TLS",
+            "The certificate that is served, its end, and a new one in its place."),
+    Picture("cluster-lines", "/clusters/{cluster}/haproxy/", "HAProxy lines of one's own",
+            "Checked by HAProxy before they apply."),
+    Picture("cluster-attach", "/clusters/_attach/", "Attach a cluster"),
+    Picture("people", "/people/", "People"),
+    Picture("audit", "/audit/", "Audit", "Who changed what, before and after."),
+    Picture("password", "/password/", "Password"),
+    Picture("login", "/login/", "Sign in"),
+    Picture("admin", "/admin/", "Admin panel"),
+    Picture("admin-services", "/admin/deployments/service/", "Services in the admin panel"),
+)  # fmt: skip
+_SIGNED_OUT = "login"
+
+
+def index() -> str:
+    """docs/pages.md."""
+    parts = [
+        "# The pages",
+        "Each in light and dark, at 1440 and 390 wide; taken, and this page written, by "
+        "`scripts/screenshots` of a running Slipway.",
+    ]
+    for name, _, title, words in PAGES:
+        parts += [f"## {title}", *([words] if words else [])]
+        parts.append(f"![{title}](images/{name}-light-desktop.png)")
+        others = {"dark": "dark-desktop", "phone": "light-phone", "phone, dark": "dark-phone"}
+        parts.append(
+            " · ".join(f"[{said}](images/{name}-{kind}.png)" for said, kind in others.items())
+        )
+    return "\n\n".join(parts) + "\n"
 
 
 def sign_in(page: Page, url: str, user: str, password: str) -> None:
@@ -67,14 +125,14 @@ def shoot(browser: Browser, arguments: argparse.Namespace, theme: str, size: str
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
-    wanted = pages(arguments.service)
-    if not arguments.only or "login" in arguments.only:
-        page.goto(f"{arguments.url}/login/")
-        save(page, arguments.folder / f"login-{theme}-{size}.png")
-    sign_in(page, arguments.url, arguments.user, os.environ["SLIPWAY_PASSWORD"])
-    for name, path in wanted.items():
-        if arguments.only and name not in arguments.only:
-            continue
+    wanted = [item for item in PAGES if not arguments.only or item.name in arguments.only]
+    wanted.sort(key=lambda item: item.name != _SIGNED_OUT)  # first
+    signed_in = False
+    for name, where, _, _ in wanted:
+        if name != _SIGNED_OUT and not signed_in:
+            sign_in(page, arguments.url, arguments.user, os.environ["SLIPWAY_PASSWORD"])
+            signed_in = True
+        path = where.format(service=arguments.service, cluster=arguments.cluster)
         page.set_viewport_size({"width": width, "height": height})
         answer = page.goto(f"{arguments.url}{path}")
         page.wait_for_timeout(2500 if "metrics" in name else 900)
@@ -97,11 +155,15 @@ def main() -> None:
     )
     parser.add_argument("--user", default="admin")
     parser.add_argument("--service", default="diabetes")
+    parser.add_argument("--cluster", default="local")
     parser.add_argument("--folder", type=Path, default=Path("docs/images"))
-    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument(
+        "--only", nargs="*", default=[], choices=[item.name for item in PAGES], metavar="NAME"
+    )
     parser.add_argument("--theme", choices=("light", "dark"))
     parser.add_argument("--size", choices=tuple(SIZES))
     arguments = parser.parse_args()
+    INDEX.write_text(index(), encoding="utf-8")
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
