@@ -165,12 +165,24 @@ class Decision(models.Model):
     # end. None: the router did not say.
     until = models.FloatField(null=True, blank=True)
     over = models.BooleanField(default=False)
+    # What a person searches by; the database works it out, so no row can say otherwise.
+    kind = models.GeneratedField(
+        expression=models.Case(
+            models.When(applied=True, after__gt=models.F("before"), then=models.Value("up")),
+            models.When(applied=True, after__lt=models.F("before"), then=models.Value("down")),
+            default=models.Value("prevented"),
+        ),
+        output_field=models.CharField(max_length=10),
+        db_persist=True,
+    )
 
     objects = DecisionManager()
 
     class Meta:
         ordering = ["-at", "-pk"]
         constraints = [models.UniqueConstraint(fields=["series", "at"], name="one_decision_a_time")]
+        # the rare kind among many of another is found without reading those
+        indexes = [models.Index(fields=["series", "kind", "at"], name="decisions_by_kind")]
 
     def __str__(self) -> str:
         return self.reason
@@ -289,3 +301,57 @@ class RequestPlace(models.Model):
 
     def __str__(self) -> str:
         return f"{self.cluster} until {self.seq} of {self.epoch}"
+
+
+class WhatIf(models.Model):
+    """Recorded requests of a version, run through the simulator with other settings. By name, as `Series`.
+
+        queued -> running -> done | failed        queued, running -> cancelled
+
+    Only the holder of the claim works on it; `router.telemetry.what_if` moves it.
+    """
+
+    class State(models.TextChoices):
+        QUEUED = "queued", "Queued"
+        RUNNING = "running", "Running"
+        DONE = "done", "Done"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
+
+    cluster = models.CharField(max_length=24)
+    service = models.CharField(max_length=32)
+    version = models.CharField(max_length=63)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    progress = models.FloatField(default=0.0, help_text="Share that is done, 0 to 1.")
+    # Epoch seconds; what was asked (`what_if.Question`) and what came out (`what_if.answer`), as JSON.
+    since = models.BigIntegerField()
+    until = models.BigIntegerField()
+    inputs = models.JSONField(default=dict)
+    result = models.JSONField(null=True, blank=True)
+    cause = models.TextField(blank=True)
+    # Who works on it ("host:pid:start") and until when that is believed without a sign of life.
+    claimed_by = models.CharField(max_length=200, blank=True)
+    claimed_until = models.FloatField(null=True, blank=True)
+    attempts = models.PositiveIntegerField(default=0)
+    asked_by = models.CharField(max_length=150, blank=True)
+    created_at = models.FloatField(help_text="Epoch seconds.")
+    ended_at = models.FloatField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name = "what-if"
+        indexes = [
+            models.Index(fields=["service", "-id"], name="what_ifs_of_a_service"),
+            models.Index(fields=["state"], name="what_ifs_by_state"),
+        ]
+
+    def __str__(self) -> str:
+        return f"what-if {self.pk} of {self.service}/{self.version}"
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromtimestamp(self.created_at, UTC)
+
+    @property
+    def finished(self) -> bool:
+        return self.state not in (self.State.QUEUED, self.State.RUNNING)
