@@ -14,7 +14,7 @@ import psutil
 
 from bench.routing import figures, peers, suites
 from bench.routing.context import FULL, QUICK, Context, Length
-from bench.routing.processes import CHECKOUT, BenchError, Cores, Programs, busy_share
+from bench.routing.processes import CHECKOUT, BenchError, Cores, CpuTimes, Programs, busy_share
 
 PAGE = CHECKOUT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- bench/router -->", "<!-- end of bench/router -->"
@@ -70,7 +70,7 @@ def main() -> int:
                 raise BenchError(
                     f"{name} is missing: install it with your system's package manager"
                 )
-        before = busy_share()
+        before, began = busy_share(), CpuTimes.now()
         os.sched_setaffinity(0, {cores.load})  # the readings' own work is not the proxy's
         with (
             # short, whatever TMPDIR says: the path of a socket in it may hold 107 bytes
@@ -87,6 +87,9 @@ def main() -> int:
         return 1
     if before > _BUSY:
         run.notes.append(f"other programs used {before:.0%} of the cores when this began")
+    stolen = CpuTimes.now().stolen_since(began)
+    run.measured["stolen"] = round(stolen, 4)
+    run.notes.append(f"meanwhile the host took {stolen:.1%} of the cores for others (steal)")
     lines = figures.goals_table(run.measured, wanted, run.reasons)
     print(f"\n{figures.text_table(lines)}")
     for note in run.notes:

@@ -28,7 +28,11 @@ def added(run: Context) -> None:
     run.programs.on_exit(product.close)
     pids = product.start()
     targets = [Target("direct", 0, ()), Target("ours", product.port, pids, ours.KEY)]
+    if run.length.beside:
+        bare = peers.bare_haproxy(run.programs, run.cores.proxy, addresses)
+        targets.append(Target("bare", *bare))
     results = load.run(targets, rate)
+    run.programs.stop("bare")
     product.steady()
     product.close()
     middle = {
@@ -54,6 +58,9 @@ def added(run: Context) -> None:
     run.table("A constant rate, half of our saturation, from when each request was due", lines)
     for key in ("p50_ms", "p99_ms"):
         run.measured[f"added_{key}"] = round(middle["ours", key] - middle["direct", key], 3)
+        if ("bare", key) in middle:
+            over = middle["bare", key] - middle["direct", key]
+            run.measured[f"added_by_bare_{key}"] = round(over, 3)
     if min(middle[name, "rate"] for name in results) < _REACHED * rate:
         run.notes.append("the constant rate was not reached: added latency is not to be trusted")
 

@@ -160,14 +160,37 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """What all cores have done since the machine started, in ticks. `stolen`: the host gave it to others."""
+
+    total: int
+    idle: int
+    stolen: int
+
+    @classmethod
+    def now(cls) -> "CpuTimes":
+        return cls.read(Path("/proc/stat").read_text())
+
+    @classmethod
+    def read(cls, text: str) -> "CpuTimes":
+        """`text`: /proc/stat, whose first line is user, nice, system, idle, iowait, irq, softirq, steal."""
+        values = [int(word) for word in text.split("\n")[0].split()[1:9]]
+        return cls(sum(values), values[3] + values[4], values[7])
+
+    def busy_since(self, before: "CpuTimes") -> float:
+        """Share of the cores that was in use, 0 to 1; what the host took is in it."""
+        total = self.total - before.total
+        return 1 - (self.idle - before.idle) / total if total else 0.0
+
+    def stolen_since(self, before: "CpuTimes") -> float:
+        """Share of the cores' time in which the host let something else run, 0 to 1."""
+        total = self.total - before.total
+        return (self.stolen - before.stolen) / total if total else 0.0
+
+
 def busy_share(seconds: float = 1.0) -> float:
     """How much of all cores is in use right now, 0 to 1."""
-    before = _cpu_times()
+    before = CpuTimes.now()
     time.sleep(seconds)
-    total, idle = (after - first for after, first in zip(_cpu_times(), before, strict=True))
-    return 1 - idle / total if total else 0.0
-
-
-def _cpu_times() -> tuple[int, int]:
-    values = [int(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-    return sum(values), values[3] + values[4]
+    return CpuTimes.now().busy_since(before)
