@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _SERVICE = f"%[var(txn.be),map_str({NAMES_MAP},unknown),field(1,/)]"
 # In the fast lane nothing is kept of the id but what HAProxy keeps itself: only an error asks for it.
 _REQUEST_ID = "lua.request_id"
+_SHORT = 32 * 1024  # bytes of an answer: half a buffer
 _NOT_REPLIED = "!{ var(txn.replied) -m found }"
 
 
@@ -54,6 +55,8 @@ def rules(config: "RouterConfig") -> list[str]:
         "http-request add-header x-request-id %[unique-id] unless { var(txn.id) -m found }",
         "http-request set-timeout server var(txn.timeout) if { var(txn.timeout) -m found }",
         *(_gate_requests() if gated else ()),
+        "acl good status 200:299",
+        *_whole(),
         *_latencies(early),
         *(_gate_answers(retry) if gated else ()),
         'http-response set-status 502 reason "Bad Gateway" if { status 500 }',
@@ -63,6 +66,22 @@ def rules(config: "RouterConfig") -> list[str]:
         *_outcomes(),
         *_errors(retry),
         *config.custom.backend,
+    ]
+
+
+def _whole() -> list[str]:
+    """A short answer is passed on once all of it is there: of a replica that dies in its midst nothing has
+    gone out yet, and the client is told 502 instead of being left with half of a document.
+
+    Short is what an answer's buffer holds beside its headers. Longer ones and streams, which announce no
+    length, pass as they come.
+    """
+    dead = body("ReplicaFailed", "Replica closed connection before replying", _REQUEST_ID)
+    return [
+        f"acl short var(txn.size) -m int 1:{_SHORT}",
+        "http-response set-var(txn.size) res.fhdr(content-length) if good",
+        "http-response wait-for-body time 1h if short",  # `timeout server` is what limits it
+        f"http-response return status 502 {dead} if short {{ res.body_len,sub(txn.size) -m int lt 0 }}",
     ]
 
 
@@ -79,7 +98,6 @@ def _latencies(early: bool) -> list[str]:
 
     total = "date(0,us),sub(txn.t0)"
     lines = [
-        "acl good status 200:299",
         "acl at_once var(txn.wait) -m str 0",
         "acl waited var(txn.wait) -m int gt 0",
         "http-response set-var-fmt(txn.wait) %Tw",

@@ -443,13 +443,7 @@ def test_a_replica_killed_loses_only_what_was_inside_it(town):
         f"{len(lost - inside)} as it took them",
         report,
     )
-    # an answer whose first bytes were on their way cannot become a 502 any more
-    cut = [f for f in report.failures if f.n in inside and f.reason == "closed inside the answer"]
-    wrong = [
-        f
-        for f in report.failures
-        if f not in cut and not _is(f.code, f.reason, 502, "ReplicaFailed")
-    ]
+    wrong = [f for f in report.failures if not _is(f.code, f.reason, 502, "ReplicaFailed")]
     assert not wrong, f"{report.trouble()}\n{town.said()}"
     assert lost, "no request was inside: nothing was shown"
     assert len(lost - inside) <= taken, report.trouble()

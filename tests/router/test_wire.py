@@ -74,6 +74,23 @@ async def test_a_request_waits_as_long_as_its_service_says_and_no_longer(
     assert (await first).status_code == 200
 
 
+@pytest.mark.parametrize("sent", [b"", b'{"result": '])
+async def test_a_replica_that_dies_in_the_midst_of_a_short_answer_is_a_502(
+    rig: Rig, client: httpx.AsyncClient, sent: bytes
+) -> None:
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + sent)
+        await writer.drain()
+        await asyncio.sleep(0.05)  # so that HAProxy has the head by itself
+        writer.transport.abort()
+
+    server = await raw_replica(rig, die)
+    answer = await client.post(rig.score("demo"), content=b"{}")
+    server.close()
+    assert error(answer) == (502, "ReplicaFailed", "Replica closed connection before replying")
+
+
 async def test_a_streamed_answer_arrives_as_it_is_made(rig: Rig) -> None:
     beat, gap = 5, 0.15
 
