@@ -1,7 +1,7 @@
 """Reach a Docker Engine, and say in our own errors what it says.
 
 Every call has a deadline. An Engine that cannot be reached is `Unavailable` (temporary); what it refuses is
-permanent and carries its own words. A key on disk is readable by its owner alone and gone with the client.
+permanent and carries its own words. A key is on disk, readable by its owner alone, only while it is read.
 """
 
 import contextlib
@@ -10,9 +10,11 @@ import ssl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import requests
+import requests.adapters
 import urllib3
 from docker.errors import APIError, DockerException
 from docker.errors import NotFound as EngineNotFound
@@ -27,9 +29,9 @@ _OLDEST_API = "1.40"  # Docker 19.03: device requests
 
 def connect(spec: EngineSpec, *, deadline: float = DEADLINE) -> docker.DockerClient:
     """A client of this Engine. The caller closes it. Raises Unavailable, PermanentError."""
-    with _pem_files(spec) as tls, told(f"The Docker Engine at {spec.url}"):
+    with told(f"The Docker Engine at {spec.url}"):
         client = docker.DockerClient(
-            base_url=spec.url, version="auto", timeout=deadline, tls=tls or False
+            base_url=spec.url, version="auto", timeout=deadline, tls=_tls(spec) or False
         )
         version = client.api.api_version
     if tuple(map(int, version.split("."))) < tuple(map(int, _OLDEST_API.split("."))):
@@ -72,19 +74,44 @@ def _words(error: APIError) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-@contextlib.contextmanager
-def _pem_files(spec: EngineSpec) -> Iterator[TLSConfig | None]:
-    """The library takes files only, and reads them while it connects for the first time."""
+def _tls(spec: EngineSpec) -> TLSConfig | None:
+    """The library takes files, and reads them for each connection; a context is made of them once."""
     if not spec.ca and not spec.cert:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="engine-") as name:  # mode 700
-        paths = {}
-        for part in ("ca", "cert", "key"):
-            if text := getattr(spec, part):
-                path = Path(name) / f"{part}.pem"
-                with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-                    file.write(text)
-                paths[part] = str(path)
-        pair = (paths["cert"], paths["key"]) if "cert" in paths and "key" in paths else None
-        yield TLSConfig(client_cert=pair, ca_cert=paths.get("ca"), verify="ca" in paths)
+        return None
+    context = ssl.create_default_context(cadata=spec.ca or None)
+    if spec.cert and spec.key:
+        with tempfile.TemporaryDirectory(prefix="engine-") as name:  # mode 700
+            path = Path(name) / "pair.pem"
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+                file.write(f"{spec.cert.strip()}\n{spec.key.strip()}\n")
+            context.load_cert_chain(path)
+    return _Tls(context)
+
+
+class _Tls(TLSConfig):  # type: ignore[misc]
+    """Has every connection of a client made with this context, which trusts what it was given alone."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+
+    def configure_client(self, client: Any) -> None:
+        client.mount("https://", _Adapter(self._context))
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """The context verifies; here the library would add the public authorities to it."""
+        conn.cert_reqs = "CERT_REQUIRED"
+
+    def build_connection_pool_key_attributes(
+        self, request: Any, verify: Any, cert: Any = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {"ssl_context": self._context, "cert_reqs": pool.get("cert_reqs")}
