@@ -1,5 +1,7 @@
 """Rows of environments: what a person wrote down, and what was built from it, by hash."""
 
+from typing import Any, ClassVar
+
 from django.conf import settings
 from django.db import models
 from django.urls import reverse
@@ -50,6 +52,8 @@ class BuildState(models.TextChoices):
 
 class EnvironmentBuild(models.Model):
     """What stands for one hash on process clusters: one virtual environment, built once."""
+
+    UNBUILT: ClassVar[dict[str, Any]] = {"location": "", "size": None}
 
     hash = models.CharField(max_length=64, unique=True)
     state = models.CharField(max_length=10, choices=BuildState.choices, default=BuildState.QUEUED)

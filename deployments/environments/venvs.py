@@ -84,7 +84,7 @@ def ensure_built(environment: Environment, *, log: Log) -> EnvironmentBuild:
             time.sleep(_POLL)
         elif name := claims.claim(build, now):
             try:
-                return _Builder(environment, row.pk, name, log).build()
+                return _Builder(environment, row, name, log).build()
             except _ClaimLost:
                 log("Another process took this build over; waiting for it.")
                 reader = _Follower(EnvironmentBuild.objects.get(pk=row.pk))
@@ -151,9 +151,11 @@ def _stored_failure(build: EnvironmentBuild) -> SlipwayError:
 class _Builder:
     """One attempt at one hash under a claim."""
 
-    def __init__(self, environment: Environment, pk: int, name: str, log: Log) -> None:
+    def __init__(
+        self, environment: Environment, row: EnvironmentBuild, name: str, log: Log
+    ) -> None:
         self._environment = environment
-        self._pk = pk
+        self._row = row
         self._name = name
         self._log = log
         self._path = settings.HOME.environment_log(environment.hash)
@@ -170,7 +172,7 @@ class _Builder:
             size = _size(venv)
             _mark_complete(venv)
             finished = claims.finish(
-                self._pk, self._name, location=str(venv), size=size, now=timezone.now()
+                self._row, self._name, location=str(venv), size=size, now=timezone.now()
             )
             if not finished:
                 raise _ClaimLost
@@ -187,7 +189,7 @@ class _Builder:
         except BaseException:
             # stopped from outside (a job's timeout, Ctrl-C): the next one need not wait for the lease
             shutil.rmtree(self._venv, ignore_errors=True)
-            claims.give_back(self._pk, self._name)
+            claims.give_back(self._row, self._name)
             announce("environment", self._environment.hash)
             raise
         self._say(
@@ -195,7 +197,7 @@ class _Builder:
             f"{time.monotonic() - started:.1f} s."
         )
         announce("environment", self._environment.hash)
-        return EnvironmentBuild.objects.get(pk=self._pk)
+        return EnvironmentBuild.objects.get(pk=self._row.pk)
 
     def _make(self, deadline: float) -> Path:
         """Run the installer in a new attempt's folder. Raises SlipwayError, _ClaimLost."""
@@ -268,7 +270,7 @@ class _Builder:
             self._folder.rmdir()
         self._say(f"Failed: {error.message}")
         code = error.code or FAILED_CODE
-        claims.fail(self._pk, self._name, code=code, message=error.message, now=timezone.now())
+        claims.fail(self._row, self._name, code=code, message=error.message, now=timezone.now())
         announce("environment", self._environment.hash)
 
     def _beat(self) -> None:
@@ -276,11 +278,11 @@ class _Builder:
         if time.monotonic() - self._renewed < _RENEW:
             return
         try:
-            if not claims.renew(self._pk, self._name, timezone.now()):
+            if not claims.renew(self._row, self._name, timezone.now()):
                 raise _ClaimLost
         except OperationalError as error:
             # the lease outlives some missed renewals; the next beat tries again
-            logger.warning("The lease of build %s was not renewed: %s", self._pk, error)
+            logger.warning("The lease of build %s was not renewed: %s", self._row.pk, error)
             return
         self._renewed = time.monotonic()
 

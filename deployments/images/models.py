@@ -1,5 +1,7 @@
 """Rows of images: the registries they are looked for in, and what was built, by hash."""
 
+from typing import Any, ClassVar
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -52,6 +54,20 @@ class ImageBuild(models.Model):
 
     The process clusters' sibling is `deployments.environments.models.EnvironmentBuild`.
     """
+
+    UNBUILT: ClassVar[dict[str, Any]] = {
+        "reference": "",
+        "digest": "",
+        "registry": None,
+        "found": False,
+        "size": None,
+        "dockerfile": "",
+        "cancel_asked": False,
+        "sbom": None,
+        "scanner": "",
+        "scanned_at": None,
+        "vulnerabilities": None,
+    }
 
     hash = models.CharField(max_length=64, unique=True)
     state = models.CharField(max_length=10, choices=BuildState.choices, default=BuildState.QUEUED)

@@ -52,7 +52,7 @@ def test_a_build_runs_until_its_lease_is_over(build: EnvironmentBuild) -> None:
 
 def test_a_renewed_lease_lasts_longer(build: EnvironmentBuild) -> None:
     name = claims.claim(build, NOW)
-    assert claims.renew(build.pk, name, NOW + timedelta(seconds=20))
+    assert claims.renew(build, name, NOW + timedelta(seconds=20))
     build.refresh_from_db()
     assert claims.is_running(build, NOW + claims.LEASE)
 
@@ -71,17 +71,17 @@ def test_one_that_lost_its_claim_changes_nothing_any_more(build: EnvironmentBuil
     lost = claims.claim(build, NOW)
     build.refresh_from_db()
     name = claims.claim(build, NOW + claims.LEASE)
-    assert not claims.renew(build.pk, lost, NOW)
-    assert not claims.finish(build.pk, lost, location="/x", size=1, now=NOW)
-    assert not claims.fail(build.pk, lost, code="C", message="m", now=NOW)
-    assert not claims.give_back(build.pk, lost)
-    assert claims.finish(build.pk, name, location="/y", size=2, now=NOW)
+    assert not claims.renew(build, lost, NOW)
+    assert not claims.finish(build, lost, location="/x", size=1, now=NOW)
+    assert not claims.fail(build, lost, code="C", message="m", now=NOW)
+    assert not claims.give_back(build, lost)
+    assert claims.finish(build, name, location="/y", size=2, now=NOW)
     build.refresh_from_db()
     assert (build.state, build.location, build.size) == (BuildState.READY, "/y", 2)
 
 
 def test_a_build_given_back_can_be_taken_at_once(build: EnvironmentBuild) -> None:
-    assert claims.give_back(build.pk, claims.claim(build, NOW))
+    assert claims.give_back(build, claims.claim(build, NOW))
     build.refresh_from_db()
     assert build.state == BuildState.QUEUED
     assert claims.claim(build, NOW)
