@@ -254,6 +254,20 @@ class RouterSpec:
     custom: CustomLines = CustomLines()
     token_keys: tuple[TokenKey, ...] = ()
     revoked_tokens: tuple[str, ...] = ()
+    # What its own size goes by (`router.selfscale`). `cores` is how many threads it may have; 0 is as
+    # many as its machine has cores.
+    purpose: Purpose = Purpose.DEV_TEST
+    cores: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RouterPods:
+    """How many pods a cluster's router has, may have, and how many more would find a place."""
+
+    pods: int
+    least: int
+    most: int
+    free: int | None  # None is unknown
 
 
 @dataclass(frozen=True, slots=True)

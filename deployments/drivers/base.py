@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
 
+from deployments.errors import PermanentError
 from deployments.types import (
     Capacity,
     Check,
@@ -17,6 +18,7 @@ from deployments.types import (
     Observation,
     RevisionSpec,
     RouteReport,
+    RouterPods,
     RouterSpec,
     ServiceSpec,
 )
@@ -89,6 +91,21 @@ class Driver(ABC):
     @abstractmethod
     def router_spec(self) -> RouterSpec:
         """The settings the cluster's router should have; the defaults where none were given."""
+
+    def router_pods(self) -> RouterPods | None:
+        """How many pods the router has and may have; None where it is one beside its loop, which
+        `resize_router` cannot change."""
+        return None
+
+    def resize_router(self, pods: int) -> None:
+        """Have the cluster run so many pods of the router. Idempotent; no request is lost.
+
+        Raises PermanentError where a router is not made of pods.
+        """
+        raise PermanentError(
+            f"A router of a {self.kind.value} cluster is one process; only its threads can change.",
+            code="RouterPodsNotHere",
+        )
 
     @abstractmethod
     def observe(self) -> Observation:

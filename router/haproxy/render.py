@@ -76,6 +76,7 @@ class RouterConfig:
     # None: replicas have a host and a port.
     slot_folder: str | None = None
     log_socket: str = ""  # the loop's, to which lines of the request log are written; "": none are
+    threads: int = 1  # see `router.selfscale`: several are exact only from HAProxy 3.2 on
 
 
 def backend_name(index: int) -> str:
@@ -134,7 +135,7 @@ def _global(config: RouterConfig, description: str) -> str:
 global
     default-path config              # maps and Lua stand beside this file
     description slipway-{description}
-    nbthread 1                       # exact concurrency needs one thread before HAProxy 3.2
+    nbthread {config.threads}
     maxconn {config.connections}
     hard-stop-after {config.hard_stop}s
     stats socket {_quoted(config.stats_socket)} mode 600 level admin expose-fd listeners

@@ -28,11 +28,17 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """Which worker answered. `shape` is the text it was started with, see `render.shape`."""
+    """Which worker answered, and how it fares. `shape` is the text it was started with, see
+    `render.shape`; `idle` is percent of its threads' time; `requests` were counted since it began."""
 
     pid: int
     shape: str
     stopping: bool
+    version: tuple[int, int] = (0, 0)
+    threads: int = 1
+    idle: float = 100.0
+    connections: int = 0
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +107,20 @@ def parse_worker(text: str) -> Worker:
             pid=int(pairs["Pid"]),
             shape=pairs.get("description", "").removeprefix("slipway-"),
             stopping=pairs.get("Stopping", "0") != "0",
+            version=_release(pairs["Version"]),
+            threads=int(pairs["Nbthread"]),
+            idle=float(pairs["Idle_pct"]),
+            connections=int(pairs["CurrConns"]),
+            requests=int(pairs["CumReq"]),
         )
     except (KeyError, ValueError) as error:
         raise Unreadable(f"show info answered {text[:200]!r}") from error
+
+
+def _release(text: str) -> tuple[int, int]:
+    """(2, 8) of "2.8.25-0ubuntu1". Raises ValueError."""
+    major, minor, *_ = re.split(r"[.\-+~ ]", text)
+    return int(major), int(minor)
 
 
 _BACKEND_COLUMNS = ("pxname", "qcur", "scur", "stot", "hrsp_2xx", "hrsp_3xx", "act")
