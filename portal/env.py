@@ -116,7 +116,81 @@ class Env:
         choices=("uv", "pip"),
     )
     build_timeout: int = _setting(
-        "SLIPWAY_BUILD_TIMEOUT", 1800, "Seconds an environment's build may take.", low=10
+        "SLIPWAY_BUILD_TIMEOUT", 1800, "Seconds an environment's or an image's build may take.", low=10
+    )
+    docker_host: str = _setting(
+        "SLIPWAY_DOCKER_HOST",
+        "unix:///var/run/docker.sock",
+        "Docker Engine that builds images where a cluster has none of its own, such as "
+        "`unix:///var/run/docker.sock` or `tcp://127.0.0.1:2375`.",
+    )
+    base_image: str = _setting(
+        "SLIPWAY_BASE_IMAGE",
+        "python:3.11-slim",
+        "What images are built on when an environment names no base image.",
+    )
+    build_network: str = _setting(
+        "SLIPWAY_BUILD_NETWORK",
+        "",
+        "Network of image builds on the Engine, such as `host`. Empty: the Engine's own.",
+    )
+    build_ca_bundle: str = _setting(
+        "SLIPWAY_BUILD_CA_BUNDLE",
+        "",
+        "PEM file of certificates that image builds trust besides the base image's own, and that "
+        "look-ups in registries trust. It is in no image.",
+    )
+    build_index_url: str = _setting(
+        "SLIPWAY_BUILD_INDEX_URL",
+        "",
+        "Package index of image builds in place of PyPI; may hold a user and a password. It is in "
+        "no image.",
+        secret=True,
+    )
+    build_extra_index_urls: tuple[str, ...] = _setting(
+        "SLIPWAY_BUILD_EXTRA_INDEX_URLS",
+        (),
+        "Package indexes beside it, separated by commas.",
+        secret=True,
+    )
+    build_http_proxy: str = _setting(
+        "SLIPWAY_BUILD_HTTP_PROXY", "", "Proxy of image builds for http.", secret=True
+    )
+    build_https_proxy: str = _setting(
+        "SLIPWAY_BUILD_HTTPS_PROXY", "", "Proxy of image builds for https.", secret=True
+    )
+    build_no_proxy: str = _setting(
+        "SLIPWAY_BUILD_NO_PROXY", "", "Hosts that image builds reach without a proxy."
+    )
+    micromamba_url: str = _setting(
+        "SLIPWAY_MICROMAMBA_URL",
+        "https://micro.mamba.pm/api/micromamba/{platform}/latest",
+        "Where image builds fetch micromamba (a `.tar.bz2` with `bin/micromamba`) for environments "
+        "with conda packages; `{platform}` becomes `linux-64` and the like.",
+    )
+    conda_alias: str = _setting(
+        "SLIPWAY_CONDA_ALIAS",
+        "",
+        "Address that stands before conda channels' names, for mirrors. Empty: conda.anaconda.org.",
+        secret=True,
+    )
+    image_days: int = _setting(
+        "SLIPWAY_IMAGE_DAYS",
+        30,
+        "Days after its last use when an image may be removed from the Engine.",
+        low=1,
+    )
+    image_keep: int = _setting(
+        "SLIPWAY_IMAGE_KEEP",
+        10,
+        "Newest images that are kept on the Engine however long they were not used.",
+        low=0,
+    )
+    image_history: int = _setting(
+        "SLIPWAY_IMAGE_HISTORY",
+        5,
+        "Latest revisions of each service whose images are kept, so that going back needs no build.",
+        low=1,
     )
     deploy_timeout: int = _setting(
         "SLIPWAY_DEPLOY_TIMEOUT",
@@ -166,6 +240,19 @@ class Env:
         1_000_000,
         "Lines of the request log that are kept of one service.",
         low=1_000,
+    )
+    scanner: str = _setting(
+        "SLIPWAY_SCANNER",
+        "auto",
+        "Who tells known vulnerabilities of built environments. `auto`: the OSV server where one is set, "
+        "else trivy, else grype, where they are on the path.",
+        choices=("auto", "none", "trivy", "grype", "osv"),
+    )
+    osv_url: str = _setting(
+        "SLIPWAY_OSV_URL",
+        "",
+        "Server that speaks OSV's API, such as `https://api.osv.dev`. Names and versions of packages are "
+        "sent to it, and nothing else. Empty: none is asked.",
     )
     seed: bool = _setting(
         "SLIPWAY_SEED",
