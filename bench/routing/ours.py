@@ -10,9 +10,8 @@ import hashlib
 import threading
 import time
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,7 +33,6 @@ from deployments.types import (
 from router.dataplane import DataPlane, Reading, Settings
 from router.haproxy.pool import Key
 from router.haproxy.process import HAProxy, find_binary
-from router.haproxy.render import RouterConfig
 from router.haproxy.slots import Wanted
 from router.loop import TICK
 from router.run import Place
@@ -43,15 +41,6 @@ KEY = "a-key-of-the-bench-as-long-as-real-ones-are-0123456789"
 TOKEN_SERVICE = "bench-token"
 REPLICAS, CONCURRENCY = 4, 16
 _KID = "bench"
-
-
-class Plane(DataPlane):
-    """The product's, in the connection mode that is measured."""
-
-    server_close = False
-
-    def _config(self, *arguments: Any) -> RouterConfig:
-        return replace(super()._config(*arguments), server_close=self.server_close)
 
 
 @dataclass
@@ -151,9 +140,10 @@ class Ours:
     async def _ticks(self) -> None:
         """As the product's loop does: figures at every tick, counters once a second."""
         links = self._place.slots if self.addresses[0].startswith("unix:") else None
-        settings = Settings("127.0.0.1", self.port, slot_folder=links)
-        plane = Plane(self.haproxy, settings)
-        plane.server_close = self.server_close
+        settings = Settings(
+            "127.0.0.1", self.port, slot_folder=links, server_close=self.server_close
+        )
+        plane = DataPlane(self.haproxy, settings)
         services = (
             _service("bench", AuthSpec(key_digests=_digests(KEY, f"second-{KEY}"))),
             _service(TOKEN_SERVICE, AuthSpec(key_enabled=False, token_enabled=True)),

@@ -132,8 +132,8 @@ def test_the_wire_says_the_same_and_refuses_what_is_none() -> None:
 
 async def test_the_reader_names_who_stands_in_the_slot(tmp_path: Path) -> None:
     plane = DataPlane(HAProxy(Path(), Paths.of(tmp_path, tmp_path, "x")), Settings("127.0.0.1", 1))
-    plane.backends = {Key("demo", "blue"): "be_0001"}
-    plane.slots = {
+    plane.known.backends = {Key("demo", "blue"): "be_0001"}
+    plane.known.slots = {
         "be_0001": (Slot("be_0001", "s1"), Slot("be_0001", "s2", State.JOINED, "demo-r1-abc"))
     }
     reader = RequestReader(Requests("e", 0.0), plane)

@@ -1,0 +1,62 @@
+"""What one router believes of its HAProxy: whose each backend is, and who stands in which slot.
+
+Values alone, shared by the parts of `router.dataplane`: `router.adoption` and `router.reader` learn them
+from HAProxy, `router.installer` and the plane change HAProxy and note it here. A row of slots and the mapping
+of backends are replaced and never changed in place: whoever meets the same object knows that nothing
+changed. No rule and no I/O in here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from router.haproxy import render
+from router.haproxy.pool import Key
+from router.haproxy.render import BackendShape
+from router.haproxy.slots import Slot, State
+from router.haproxy.stats import Server
+
+
+@dataclass(slots=True)
+class Known:
+    """One HAProxy. Until `ready` it is what an earlier run of the loop kept, and not to be acted on."""
+
+    backends: dict[Key, str] = field(default_factory=dict)
+    shapes: tuple[BackendShape, ...] = ()  # of `be_0000`, `be_0001` ...
+    slots: dict[str, tuple[Slot, ...]] = field(default_factory=dict)
+    servers: dict[str, Mapping[str, Server]] = field(default_factory=dict)  # as read last
+    old_workers: tuple[int, ...] = ()  # pids that still finish requests after a reload
+    ready: bool = False
+    outdated: bool = False  # HAProxy runs with another text than these shapes make
+    reloads: int = 0
+    told: int = 0  # commands that changed something
+
+    def remember(
+        self, backends: dict[Key, str], shapes: Sequence[BackendShape], kept: Iterable[Slot]
+    ) -> None:
+        """Take up what an earlier run knew; what HAProxy itself says goes before it."""
+        self.backends, self.shapes = backends, tuple(shapes)
+        rows: dict[str, tuple[Slot, ...]] = {}
+        for slot in kept:
+            rows[slot.backend] = (*rows.get(slot.backend, ()), slot)
+        self.slots = rows
+
+    def held(self) -> tuple[Slot, ...]:
+        """The slots that are not free."""
+        return tuple(
+            slot for row in self.slots.values() for slot in row if slot.state is not State.FREE
+        )
+
+    def names(self) -> set[str]:
+        """The backends that HAProxy has."""
+        return {render.backend_name(index) for index in range(len(self.shapes))}
+
+
+def empty_slots(shapes: Sequence[BackendShape]) -> dict[str, tuple[Slot, ...]]:
+    """The rows of a HAProxy with these shapes, nobody in them."""
+    return {
+        render.backend_name(index): tuple(
+            Slot(render.backend_name(index), render.server_name(number))
+            for number in range(shape.slots)
+        )
+        for index, shape in enumerate(shapes)
+    }
