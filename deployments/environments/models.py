@@ -67,6 +67,13 @@ class EnvironmentBuild(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True)
     error_code = models.CharField(max_length=60, blank=True)
     error = models.TextField(blank=True)
+    # What is in it: a CycloneDX document, and the scanner's findings as JSON. `scanner` is empty where
+    # nobody looked, which is not "nothing found". `deployments.images.models.ImageBuild` has the same.
+    sbom = models.JSONField(null=True, blank=True)
+    scanner = models.CharField(max_length=100, blank=True)
+    scanned_at = models.DateTimeField(null=True, blank=True)
+    vulnerabilities = models.JSONField(null=True, blank=True)
+    scan_problem = models.TextField(blank=True)  # why the scanner gave no answer the last time
 
     class Meta:
         ordering = ["-last_used_at", "-started_at"]

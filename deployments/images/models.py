@@ -97,6 +97,7 @@ class ImageBuild(models.Model):
     scanner = models.CharField(max_length=100, blank=True)
     scanned_at = models.DateTimeField(null=True, blank=True)
     vulnerabilities = models.JSONField(null=True, blank=True)
+    scan_problem = models.TextField(blank=True)  # why the scanner gave no answer the last time
 
     class Meta:
         ordering = ["-last_used_at", "-started_at"]
