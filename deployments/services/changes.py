@@ -6,24 +6,17 @@ at a time: a second raises Conflict (409).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from django.db.models import F
 from django.utils import timezone
 
 from deployments.audit.record import record
 from deployments.clusters import signing
-from deployments.clusters.models import Cluster
-from deployments.environments.models import Environment
 from deployments.errors import Conflict, InvalidInput, NotFound
 from deployments.queue import enqueue_deployment
-from deployments.registry.models import Blob, ModelVersion
-from deployments.services import cors, keys, no_code, placement, sources, versions
+from deployments.services import cors, no_code, versions
 from deployments.services.apply import apply_on_commit
-from deployments.services.config import DeploymentConfig, from_values, problems
 from deployments.services.models import (
     DEFAULT_VERSION,
     UNFINISHED,
@@ -31,203 +24,30 @@ from deployments.services.models import (
     DeploymentState,
     DeploymentStep,
     Revision,
-    RevisionModel,
     Service,
     ServiceVersion,
-    service_name_validator,
+)
+from deployments.services.planning import (
+    DeployRequest,
+    check,
+    find,
+    plan_of,
+    property_problems,
 )
 from deployments.services.removal import remove_on_commit
-from deployments.services.specs import config_of, model_versions_of
+from deployments.services.rows import (
+    create_revision,
+    create_service,
+    summary,
+    update_service,
+)
 from deployments.signals import announce
 from deployments.types import ServiceState
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
-MOST_MODELS = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeployRequest:
-    """What a person asks for. None keeps what an update's service has.
-
-    `update` False: the name must be free and `cluster` and `model_versions` are needed.
-    `version`: the service's version the revision is for, "" the default one; a new name makes a new
-    version, and on a new service names its first. A new version begins from what the default one has.
-    `traffic_percent`: its share, which it gets when the deployment succeeds; None leaves it as it is.
-    `source` and `entry_script`: the stored project folder (`deployments.services.sources`) and the
-    script in it; an empty `entry_script` is no-code. A no-code deployment without an `environment`
-    gets one made for the first model's framework and version.
-    `config`: values under Azure's Python names; names left out keep their value or take the default.
-    `keys`: (primary, secondary) brought along; new services get generated ones otherwise.
-    """
-
-    name: str
-    update: bool = False
-    version: str = ""
-    traffic_percent: int | None = None
-    cluster: Cluster | None = None
-    model_versions: tuple[ModelVersion, ...] | None = None
-    source: Blob | None = None
-    entry_script: str | None = None
-    environment: Environment | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-    description: str | None = None
-    tags: Mapping[str, str] | None = None
-    properties: Mapping[str, str] | None = None
-    note: str = ""
-    cors_origins: tuple[str, ...] | None = None
-    keys: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """The request over what the service has: what the next revision is made of."""
-
-    model_versions: tuple[ModelVersion, ...]
-    source: Blob | None
-    entry_script: str
-    environment: Environment | None  # None: one is made for no-code
-    config: DeploymentConfig
-
-
-def check(request: DeployRequest) -> list[InvalidInput]:
-    """Everything that is wrong with the request, each with its field; for forms."""
-    service = _find(request)
-    found: list[InvalidInput] = []
-    try:
-        service_name_validator(request.name)
-    except ValidationError as error:
-        found.append(InvalidInput(error.messages[0], field="name"))
-    if request.update and service is None:
-        raise NotFound(f"There is no service {request.name}.")
-    if not request.update:
-        if service is not None:
-            found.append(
-                InvalidInput(
-                    f"A service named {request.name} exists already; update it, or choose "
-                    "another name.",
-                    field="name",
-                )
-            )
-            service = None
-        if request.cluster is None:
-            found.append(InvalidInput("Choose a cluster.", field="cluster"))
-    elif service is not None and request.cluster not in (None, service.cluster):
-        found.append(
-            InvalidInput(
-                f"{service.name} runs on {service.cluster.name} and stays there: its scoring URI "
-                "never changes.",
-                field="cluster",
-            )
-        )
-    if service is not None and request.properties is not None:
-        found += _property_problems(service.properties, request.properties)
-    if request.keys is not None:
-        found += keys.check_given(*request.keys)
-    found += versions.name_problems(service, request.version)
-    found += versions.share_problems(service, request.version, request.traffic_percent)
-    try:
-        plan = _plan(request, service)
-    except InvalidInput as error:
-        return [*found, error]
-    cluster = service.cluster if service is not None else request.cluster
-    found += _plan_problems(plan)
-    if not problems(plan.config):
-        found += placement.misfits_on(plan.config, cluster)
-    return found + placement.unbuildable(plan.environment, cluster)
-
-
-def _find(request: DeployRequest) -> Service | None:
-    return (
-        Service.objects.select_related("cluster__sku", "current__environment", "current__source")
-        .filter(name=request.name)
-        .first()
-    )
-
-
-def _property_problems(before: Mapping[str, str], after: Mapping[str, str]) -> list[InvalidInput]:
-    changed = sorted(key for key, value in before.items() if after.get(key, value) != value)
-    if not changed:
-        return []
-    return [
-        InvalidInput(
-            f"Properties can only be added after the first deployment; {', '.join(changed)} "
-            "would change.",
-            field="properties",
-        )
-    ]
-
-
-def _base(service: Service | None, version: str) -> Revision | None:
-    """The revision an update starts from: what serves in the version, else in the default one, else
-    the last one tried."""
-    if service is None:
-        return None
-    revisions = service.revisions.select_related("environment", "source")
-    own = versions.find(service, version)
-    for found in (own.current_id if own is not None else None, service.current_id):
-        if found is not None:
-            return revisions.get(pk=found)
-    return revisions.first()
-
-
-def _plan(request: DeployRequest, service: Service | None) -> _Plan:
-    base = _base(service, request.version)
-    config = from_values(request.config, _kept_config(base, service))
-    models = request.model_versions
-    if models is None:
-        models = model_versions_of(base) if base else ()
-    source = request.source or (base.source if base else None)
-    script = request.entry_script
-    if script is None:
-        script = base.entry_script if base else ""
-    if not script:
-        source = None
-    environment = request.environment
-    if environment is None and base is not None and not no_code.made_here(base.environment):
-        environment = base.environment
-    return _Plan(tuple(models), source, script.strip(), environment, config)
-
-
-def _kept_config(base: Revision | None, service: Service | None) -> DeploymentConfig | None:
-    """What stays where a request says nothing. Access is the service's, which a person may have
-    changed since that revision was made."""
-    if base is None or service is None:
-        return None
-    return replace(
-        config_of(base),
-        auth_enabled=service.auth_enabled,
-        token_auth_enabled=service.token_auth_enabled,
-    )
-
-
-def _plan_problems(plan: _Plan) -> list[InvalidInput]:
-    found = list(problems(plan.config))
-    count = len(plan.model_versions)
-    if count > MOST_MODELS:
-        found.append(
-            InvalidInput(
-                f"{count:,} models are given; at most {MOST_MODELS:,} fit one deployment.",
-                field="model_versions",
-            )
-        )
-    if len({version.pk for version in plan.model_versions}) != count:
-        found.append(InvalidInput("A model version is given twice.", field="model_versions"))
-    if plan.entry_script:
-        if plan.source is None:
-            found.append(
-                InvalidInput("Give the project folder the entry script is in.", field="source")
-            )
-        else:
-            found += sources.entry_script_problems(plan.source, plan.entry_script)
-        if plan.environment is None:
-            found.append(
-                InvalidInput("Choose the environment the script runs in.", field="environment")
-            )
-    else:
-        found += no_code.problems(plan.model_versions)
-    return found
+__all__ = ["DeployRequest", "check", "delete_service", "deploy", "roll_back", "update_access"]
 
 
 def deploy(actor: "AbstractBaseUser | None", request: DeployRequest) -> Deployment:
@@ -239,27 +59,28 @@ def deploy(actor: "AbstractBaseUser | None", request: DeployRequest) -> Deployme
     if found := check(request):
         raise found[0]
     # before the lock: making a no-code environment is a change of its own and may stay
-    plan = _plan(request, _find(request))
+    plan = plan_of(request, find(request))
     environment = plan.environment or no_code.environment_for(actor, plan.model_versions[0])
     try:
         with transaction.atomic():
-            if request.update:
-                service = _locked(request.name)
-            else:
-                service = _create_service(actor, request, plan.config)
+            service = (
+                _locked(request.name)
+                if request.update
+                else create_service(actor, request, plan.config)
+            )
             # again, under the lock: another request may have made the last version there can be
             if found := versions.name_problems(service, request.version):
                 raise found[0]
             version = versions.ensure(actor, service, request.version)
-            before = _summary(version.current) if version.current else None
+            before = summary(version.current) if version.current else None
             kind = Deployment.Kind.UPDATE if version.current_id else Deployment.Kind.CREATE
             if request.update:
-                _update_service(service, request, plan.config)
+                update_service(service, request, plan.config)
             if request.traffic_percent is not None:
                 versions.reserve(actor, service, version, request.traffic_percent)
             if service.token_auth_enabled:
                 signing.ensure(service.cluster)
-            revision = _create_revision(actor, service, plan, environment, request.note)
+            revision = create_revision(actor, service, plan, environment, request.note)
             deployment = _create_deployment(actor, service, version, revision, kind)
             record(
                 actor,
@@ -267,7 +88,7 @@ def deploy(actor: "AbstractBaseUser | None", request: DeployRequest) -> Deployme
                 "service",
                 service.name,
                 before=before,
-                after={"version": version.name, **_summary(revision)},
+                after={"version": version.name, **summary(revision)},
             )
     except IntegrityError as error:
         raise Conflict(
@@ -302,8 +123,8 @@ def roll_back(
                 "service.rollback",
                 "service",
                 service.name,
-                before=_summary(into.current) if into.current else None,
-                after={"version": into.name, **_summary(revision)},
+                before=summary(into.current) if into.current else None,
+                after={"version": into.name, **summary(revision)},
             )
     except IntegrityError as error:
         raise Conflict(
@@ -333,7 +154,7 @@ def update_access(
         "tags": dict(tags) if tags is not None else None,
         "properties": {**service.properties, **properties} if properties is not None else None,
     }
-    if properties is not None and (wrong := _property_problems(service.properties, properties)):
+    if properties is not None and (wrong := property_problems(service.properties, properties)):
         raise wrong[0]
     with transaction.atomic():
         locked = Service.objects.select_for_update().get(pk=service.pk)
@@ -384,7 +205,7 @@ def delete_service(actor: "AbstractBaseUser | None", service: Service) -> None:
             "service.delete",
             "service",
             locked.name,
-            before=_summary(locked.current) if locked.current else None,
+            before=summary(locked.current) if locked.current else None,
         )
         remove_on_commit(locked.pk)
         announce("service", locked.name)
@@ -410,86 +231,6 @@ def _locked(name: str) -> Service:
             code="Conflict",
         )
     return service
-
-
-def _create_service(
-    actor: "AbstractBaseUser | None", request: DeployRequest, config: DeploymentConfig
-) -> Service:
-    primary, secondary = request.keys or (keys.generate(), keys.generate())
-    if request.cluster is None:
-        raise InvalidInput("Choose a cluster.", field="cluster")
-    return Service.objects.create(
-        name=request.name,
-        cluster=request.cluster,
-        description=request.description or "",
-        tags=dict(request.tags or {}),
-        properties=dict(request.properties or {}),
-        auth_enabled=config.auth_enabled,
-        token_auth_enabled=config.token_auth_enabled,
-        cors_origins=list(cors.origins(request.cors_origins or ())),
-        primary_key=keys.encrypt(primary),
-        secondary_key=keys.encrypt(secondary),
-        created_by_id=actor.pk if actor else None,
-    )
-
-
-def _update_service(service: Service, request: DeployRequest, config: DeploymentConfig) -> None:
-    """Access and words belong to the service, not to a revision: they change at once."""
-    access: dict[str, Any] = {
-        "auth_enabled": config.auth_enabled,
-        "token_auth_enabled": config.token_auth_enabled,
-    }
-    if request.cors_origins is not None:
-        access["cors_origins"] = list(cors.origins(request.cors_origins))
-    if request.keys is not None and request.keys != keys.read(service):
-        access["primary_key"], access["secondary_key"] = map(keys.encrypt, request.keys)
-    words: dict[str, Any] = {}
-    if request.description is not None:
-        words["description"] = request.description
-    if request.tags is not None:
-        words["tags"] = dict(request.tags)
-    if request.properties is not None:
-        words["properties"] = {**service.properties, **request.properties}
-    changed = {
-        name: value
-        for name, value in {**access, **words}.items()
-        if getattr(service, name) != value
-    }
-    for name, value in changed.items():
-        setattr(service, name, value)
-    fields = [*changed, "updated_at"]
-    if changed.keys() & access.keys():
-        service.generation += 1
-        fields.append("generation")
-        apply_on_commit(service.pk)
-    service.save(update_fields=fields)
-
-
-def _create_revision(
-    actor: "AbstractBaseUser | None",
-    service: Service,
-    plan: _Plan,
-    environment: Environment,
-    note: str,
-) -> Revision:
-    number = service.next_revision
-    Service.objects.filter(pk=service.pk).update(next_revision=F("next_revision") + 1)
-    service.next_revision = number + 1
-    revision = Revision.objects.create(
-        service=service,
-        number=number,
-        entry_script=plan.entry_script,
-        source=plan.source,
-        environment=environment,
-        config=plan.config.to_values(),
-        note=note[:200],
-        created_by_id=actor.pk if actor else None,
-    )
-    RevisionModel.objects.bulk_create(
-        RevisionModel(revision=revision, model_version=version, position=position)
-        for position, version in enumerate(plan.model_versions)
-    )
-    return revision
 
 
 def _create_deployment(
@@ -520,18 +261,3 @@ def _create_deployment(
     announce("service", service.name)
     announce("deployment", deployment.pk)
     return deployment
-
-
-def _summary(revision: Revision) -> dict[str, Any]:
-    """A revision in an audit row: what it is made of, no secrets."""
-    return {
-        "revision": revision.number,
-        "models": [str(version) for version in model_versions_of(revision)],
-        "entry_script": revision.entry_script or "(no-code)",
-        "environment": str(revision.environment),
-        "config": revision.config,
-    }
-
-
-def unfinished_deployment(service: Service) -> Deployment | None:
-    return service.deployments.filter(state__in=UNFINISHED).first()

@@ -9,6 +9,7 @@ from deployments.errors import Conflict, InvalidInput, NotFound
 from deployments.services import changes, keys, versions
 from deployments.services.changes import DeployRequest, check, deploy
 from deployments.services.models import Deployment, DeploymentState, Revision, Service
+from deployments.services.specs import model_versions_of
 from deployments.types import Capacity, NodeCapacity
 from tests.deployments.conftest import built
 
@@ -49,7 +50,7 @@ def test_a_first_deployment_makes_service_revision_and_deployment(
     revision = service.revisions.get()
     assert (revision.number, revision.note, revision.created_by) == (1, "first", deployer)
     assert revision.config["cpu_cores"] == 0.5
-    assert [str(v) for v in changes.model_versions_of(revision)] == ["diabetes:1"]
+    assert [str(v) for v in model_versions_of(revision)] == ["diabetes:1"]
     assert (deployment.kind, deployment.state) == ("create", "queued")
     assert (service.state, service.current, service.cors_origins) == ("Transitioning", None, ["*"])
     assert service.scoring_uri == "http://127.0.0.1:25080/api/v1/service/diabetes/score"
@@ -145,7 +146,7 @@ def test_an_update_keeps_what_it_does_not_say(deployer, request_for, make_model)
     assert second.revision.entry_script == "score.py"
     assert second.service.description == "old"
     # never picked up by itself
-    assert [str(v) for v in changes.model_versions_of(second.revision)] == ["diabetes:1"]
+    assert [str(v) for v in model_versions_of(second.revision)] == ["diabetes:1"]
 
 
 def test_after_a_failed_update_the_next_one_starts_from_what_serves(deployer, request_for):
