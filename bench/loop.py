@@ -32,7 +32,8 @@ import httpx  # noqa: E402
 import psutil  # noqa: E402
 
 from deployments.codec import to_json  # noqa: E402
-from deployments.drivers.process import ProcessDriver, StoredReplica  # noqa: E402
+from deployments.drivers.folder import StoredReplica  # noqa: E402
+from deployments.drivers.process import ProcessDriver  # noqa: E402
 from deployments.drivers.process_layout import write_json  # noqa: E402
 from deployments.drivers.process_records import hint  # noqa: E402
 from deployments.home import Home  # noqa: E402

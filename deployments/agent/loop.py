@@ -25,7 +25,7 @@ from deployments.agent.prober import Prober
 from deployments.agent.record import PACE, Pace, Process, Record, Room, Sighting, Wanted
 from deployments.codec import from_json, to_json
 from deployments.drivers import process_checks, process_logs
-from deployments.drivers.process import ServiceScale, VersionScale, wanted
+from deployments.drivers.folder import ServiceScale, VersionScale, wanted
 from deployments.drivers.process_layout import (
     Cached,
     ClusterFolder,

@@ -11,7 +11,8 @@ from typing import BinaryIO
 import pytest
 
 from deployments.codec import to_json
-from deployments.drivers.process import ProcessDriver, StoredReplica, VersionScale, wanted
+from deployments.drivers.folder import StoredReplica, VersionScale, wanted
+from deployments.drivers.process import ProcessDriver
 from deployments.drivers.process_layout import write_json
 from deployments.errors import InvalidInput, NotFound, PermanentError, TemporaryError, Unavailable
 from deployments.types import (
