@@ -31,7 +31,7 @@ if fails:
 
 def main(what: str, seconds: str, ending: str = "succeed") -> None:
     django.setup()
-    from deployments.environments import claims, installer, venvs
+    from deployments.environments import building, claims, installer, venvs
     from deployments.environments.changes import create_environment
     from deployments.environments.models import Environment, EnvironmentBuild
     from deployments.errors import SlipwayError
@@ -48,7 +48,7 @@ def main(what: str, seconds: str, ending: str = "succeed") -> None:
         print(json.dumps({"state": build.state, "location": build.location}))
         return
     claims.LEASE = timedelta(seconds=3)
-    venvs._RENEW = 0.5
+    building._RENEW = 0.5
 
     def commands(tool: str, *, python: Path, venv: Path) -> list[list[str]]:
         return [[sys.executable, "-c", _INSTALLER, str(venv), seconds, ending], ["true"]]
