@@ -1,6 +1,7 @@
 """The router's small HTTP API on a unix socket that only its own user may open.
 
     GET /telemetry?after=N[&epoch=E]   samples and decisions after number N, as JSON
+    GET /size?after=N[&epoch=E]        the router's own figures and size after number N, as JSON
     GET /requests?after=N[&epoch=E]    lines of the request log after number N, as JSON
     GET /metrics                       Prometheus' text form
     GET /healthz                       200 while the loop turns, sees the cluster and reads HAProxy
@@ -25,7 +26,7 @@ import uvicorn
 from deployments.codec import from_json, to_json
 from deployments.errors import SlipwayError
 from deployments.types import CustomLines
-from router import metrics, request_log, samples
+from router import metrics, request_log, samples, size_wire
 from router.loop import RouterLoop
 from router.unix_socket import listen
 
@@ -59,6 +60,10 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
     def requested(query: str) -> tuple[int, str, bytes]:
         log = loop.requests
         return pages(query, log.epoch, lambda after: request_log.to_wire(log.page(after)))
+
+    def sized(query: str) -> tuple[int, str, bytes]:
+        sizing = loop.sizing
+        return pages(query, sizing.epoch, lambda after: size_wire.to_wire(sizing.page(after)))
 
     def health() -> tuple[int, str, bytes]:
         status, now = loop.status, clock()
@@ -103,6 +108,8 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
             status, kind, body = 405, "text/plain", b"GET only\n"
         elif path == "/telemetry":
             status, kind, body = telemetry(scope["query_string"].decode("latin-1"))
+        elif path == "/size":
+            status, kind, body = sized(scope["query_string"].decode("latin-1"))
         elif path == "/requests":
             status, kind, body = requested(scope["query_string"].decode("latin-1"))
         elif path == "/metrics":

@@ -51,6 +51,7 @@ async def adopt(
         known.old_workers = stats.parse_processes(await haproxy.master.ask("show proc")).old
     except stats.Unreadable as error:
         raise SlipwayError(f"HAProxy's answer makes no sense: {error}") from error
+    known.threads = known.threads_wanted = worker.threads
     known.backends = pool.recovered((await maps.read())[names.VERSIONS_MAP])
     found = sorted({backend for backend, _ in servers})
     candidates = (following.asked, following.spec) if known.shapes else ()

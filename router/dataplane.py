@@ -31,6 +31,7 @@ from router.installer import Installer, Settings
 from router.known import Known
 from router.reader import Reader, Reading
 from router.route_maps import RouteMaps, Step
+from router.selfscale import EXACT_THREADS
 from router.token_maps import TokenMaps
 
 __all__ = ["DataPlane", "Reading", "Settings"]
@@ -108,11 +109,25 @@ class DataPlane:
         """Commands that changed something."""
         return self.known.told
 
+    @property
+    def threads(self) -> int:
+        """That HAProxy is to have. Another number is a reload, in the next turn; where HAProxy refuses,
+        it is what it was again."""
+        return self.known.threads_wanted
+
+    @threads.setter
+    def threads(self, wanted: int) -> None:
+        self.known.threads_wanted = wanted
+
     def remember(
-        self, backends: Mapping[str, str], shapes: Sequence[BackendShape], kept: Sequence[Slot]
+        self,
+        backends: Mapping[str, str],
+        shapes: Sequence[BackendShape],
+        kept: Sequence[Slot],
+        threads: int = 1,
     ) -> None:
         """Take up what an earlier run knew; what HAProxy itself says goes before it."""
-        self.known.remember(pool.recovered(backends), shapes, kept)
+        self.known.remember(pool.recovered(backends), shapes, kept, threads)
 
     def held(self) -> tuple[Slot, ...]:
         """The slots that are not free."""
@@ -147,11 +162,12 @@ class DataPlane:
             self._prepared is not None
             and all(map(operator.is_, self._prepared, (services, wanted)))
             and self.following.due() is None
+            and known.threads == known.threads_wanted
         ):
             return  # the very same objects as last time, and nothing was left to do then
         asked = self._installer.assign(services, wanted)
         await self._installer.follow(asked)
-        if asked.shapes != known.shapes or known.outdated:
+        if asked.shapes != known.shapes or known.outdated or known.threads != known.threads_wanted:
             await self._installer.grow(asked)
         there = known.names()
         backends = {key: name for key, name in asked.backends.items() if name in there}
@@ -193,7 +209,7 @@ class DataPlane:
         retry_after: Mapping[Key, int],
     ) -> None:
         """Send what brings maps and slots to what is wanted; nothing when they are."""
-        known = self.known
+        known, worker = self.known, reading.worker
         maps = await self.maps.step(services, known.backends, retry_after)
         commands = [*maps.commands, *self._slots(reading, wanted)]
         if reading.gates is not None:
@@ -201,7 +217,9 @@ class DataPlane:
                 reading.gates,
                 known.backends.values(),
                 maps.entries[names.TIMEOUTS_MAP],
-                overlap=bool(known.old_workers),
+                overlap=bool(known.old_workers)
+                # several threads of an older HAProxy pass a replica's limit by one now and then
+                or (worker.threads > 1 and worker.version < EXACT_THREADS),
                 now=self._clock(),
             )
         await self._tell(commands, maps)

@@ -92,6 +92,7 @@ class Installer:
             log_socket=str(paths.log_socket),
             slot_folder=None if self.links.folder is None else str(self.links.folder),
             server_close=self.settings.server_close,
+            threads=self.known.threads_wanted,
         )
         return setup.configured(config, spec, self.settings.tls_port)
 
@@ -187,6 +188,7 @@ class Installer:
         log.info("started HAProxy on %s:%d", self.settings.bind, self.settings.port)
         known.backends, known.shapes, known.slots = asked.backends, asked.shapes, fresh
         known.ready, known.outdated, known.old_workers = True, False, ()
+        known.threads = known.threads_wanted
         self.token_maps.started()
 
     def _placed(
@@ -224,6 +226,7 @@ class Installer:
             await self._reload(asked, self.following.spec, asked.why)
         except PermanentError as error:
             self._not_before = now + _RELOAD_AGAIN
+            self.known.threads_wanted = self.known.threads
             log.error(
                 "HAProxy goes on with its old configuration: %s %s", error.message, error.evidence
             )
@@ -265,10 +268,11 @@ class Installer:
         try:
             await self.haproxy.reload(shape)
         except PermanentError:
+            known.threads_wanted = known.threads
             if not known.outdated:
                 await self._install(known.shapes, known.slots, maps, self.following.spec)
             raise
-        known.reloads += 1
+        known.reloads, known.threads = known.reloads + 1, known.threads_wanted
         known.shapes, known.slots, known.outdated = asked.shapes, rows, False
         self.token_maps.started()
         known.old_workers = stats.parse_processes(await self.haproxy.master.ask("show proc")).old

@@ -27,13 +27,20 @@ class Known:
     old_workers: tuple[int, ...] = ()  # pids that still finish requests after a reload
     ready: bool = False
     outdated: bool = False  # HAProxy runs with another text than these shapes make
+    threads: int = 1  # of HAProxy
+    threads_wanted: int = 1  # another number is a reload
     reloads: int = 0
     told: int = 0  # commands that changed something
 
     def remember(
-        self, backends: dict[Key, str], shapes: Sequence[BackendShape], kept: Iterable[Slot]
+        self,
+        backends: dict[Key, str],
+        shapes: Sequence[BackendShape],
+        kept: Iterable[Slot],
+        threads: int = 1,
     ) -> None:
         """Take up what an earlier run knew; what HAProxy itself says goes before it."""
+        self.threads = self.threads_wanted = threads
         self.backends, self.shapes = backends, tuple(shapes)
         rows: dict[str, tuple[Slot, ...]] = {}
         for slot in kept:

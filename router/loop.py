@@ -54,6 +54,7 @@ from router.request_log import Requests
 from router.ring import Ring
 from router.samples import DecisionRecord, Sample
 from router.sampling import Count, Mark
+from router.sizing import Sizing
 from router.standing import Standing
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,7 @@ class RouterLoop:
         self._second: int | None = None
         self._readings: list[Mapping[Key, BackendFigures]] = []
         self._mark: Mark | None = None
+        self.sizing = Sizing(driver, plane, ring.epoch, clock)
         self._capacity: Capacity | None = None
         self._capacity_at = 0.0
         self._said: dict[str, float] = {}
@@ -146,7 +148,7 @@ class RouterLoop:
         self._reporting, self._keeping = _Pause(), _Pause()
         self._stamp: object = None
         self._kept_from: tuple[object, ...] = ()
-        plane.remember(self._kept.backends, self._kept.shapes, self._kept.slots)
+        plane.remember(self._kept.backends, self._kept.shapes, self._kept.slots, self._kept.threads)
 
     # ---- pacing -------------------------------------------------------------------------------
 
@@ -172,6 +174,7 @@ class RouterLoop:
             while due <= self._clock():
                 due += self._tick
             await self._rest(due, self._clock() + _REST * took)
+        self.sizing.close()
         self._keep(final=True)
 
     async def _rest(self, due: float, early: float) -> None:
@@ -241,6 +244,7 @@ class RouterLoop:
             made = self._sample(reading)
             self._second, self._readings = second, []
             await self._scale(made)
+            await self.sizing.turned(reading, self._capacity)
         self._readings.append(reading.figures)
 
     async def _settings(self) -> RouterSpec | None:
@@ -386,7 +390,8 @@ class RouterLoop:
             for key, version in self.versions.items()
             if version.scaling.start_seconds is not None
         }
-        source = (self.plane.backends, self.plane.shapes, *self.plane.slots.values())
+        plane = self.plane
+        source = (plane.backends, plane.shapes, plane.threads, *plane.slots.values())
         if learnt == self._kept.start_seconds and _same(source, self._kept_from):
             return
         versions = {
@@ -402,6 +407,7 @@ class RouterLoop:
             concurrency={
                 name: count for name, count in self._concurrency.items() if name in versions
             },
+            threads=plane.threads,
         )
         self._kept_from = source
         if kept != self._kept:

@@ -16,7 +16,6 @@ nothing before it has seen as much as ever. The thresholds are measured: docs/sc
 """
 
 import math
-import statistics
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -194,10 +193,17 @@ def _figures(window: tuple[Second, ...]) -> _Figures | None:
         return None
     routing = [item.routing_ms for item in window if item.routing_ms is not None]
     return _Figures(
-        statistics.median(routing) if len(routing) >= LEAST_SECONDS else None,
-        statistics.fmean(item.idle for item in window),
-        statistics.fmean(item.cpu for item in window),
+        _median(routing) if len(routing) >= LEAST_SECONDS else None,
+        sum(item.idle for item in window) / len(window),
+        sum(item.cpu for item in window) / len(window),
     )
+
+
+def _median(values: list[float]) -> float:
+    ordered, middle = sorted(values), len(values) // 2
+    if len(values) % 2:
+        return ordered[middle]
+    return (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def _calm(figures: _Figures, size: Size, limits: Limits, state: State, now: float) -> State:

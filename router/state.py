@@ -33,6 +33,7 @@ class RouterState:
     slots: tuple[Slot, ...] = ()
     start_seconds: dict[str, float] = field(default_factory=dict)
     concurrency: dict[str, int] = field(default_factory=dict)
+    threads: int = 1  # of HAProxy
 
 
 def load(path: Path) -> RouterState:
