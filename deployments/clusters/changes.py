@@ -10,6 +10,7 @@ from django.utils import timezone
 from deployments.audit.record import record
 from deployments.clusters.drivers import available_kinds, driver_for
 from deployments.clusters.models import Cluster, Sku
+from deployments.clusters.router_settings import apply_router_on_commit
 from deployments.codec import from_json, to_json
 from deployments.errors import Conflict, InvalidInput, SlipwayError
 from deployments.services.fits import purpose_problems
@@ -90,6 +91,8 @@ def attach(
                     "router_url": cluster.router_url,
                 },
             )
+            if purpose != Cluster.Purpose.DEV_TEST.value:
+                apply_router_on_commit(cluster.pk)  # its router may scale itself
             announce("cluster", name)
     except IntegrityError as error:
         raise Conflict(f"{name} was attached by someone else at the same moment.") from error

@@ -105,6 +105,8 @@ class Cluster(models.Model):
     tls_key = models.TextField(blank=True, editable=False)  # a Fernet text
     tls_not_after = models.DateTimeField(null=True, blank=True, editable=False)
     tls_plain_http = models.BooleanField(default=False, editable=False)
+    # How many threads the router may have; None is as many as its machine has cores.
+    router_cores = models.PositiveSmallIntegerField(null=True, blank=True, editable=False)
     # An administrator's own HAProxy lines as JSON (`deployments.types.CustomLines`).
     custom_lines = models.JSONField(default=dict, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -1,4 +1,4 @@
-"""What administrators change of a cluster's router: its certificate, its plain port, their own lines.
+"""What administrators change of a cluster's router: certificate, plain port, own lines, cores.
 
 Each function takes the actor first, is one transaction, leaves an audit row and announces; the router
 follows through `router_settings`. The certificate's key goes into the row sealed, and comes out of it
@@ -121,6 +121,25 @@ def set_custom_lines(
         return {"custom_lines": value}, {area: len(value[area]) for area in custom.AREAS}
 
     return _change(actor, cluster, "cluster.custom_lines", change)
+
+
+MOST_CORES = 64
+
+
+def set_cores(actor: "AbstractBaseUser | None", cluster: Cluster, cores: int | None) -> Cluster:
+    """How many cores, and so threads, the router may use; None is all of its machine's.
+
+    Raises InvalidInput.
+    """
+    if cores is not None and not 1 <= cores <= MOST_CORES:
+        raise InvalidInput(f"Give the router 1 to {MOST_CORES} cores.", field="cores")
+
+    def change(locked: Cluster) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        if locked.router_cores == cores:
+            return None
+        return {"router_cores": cores}, {"cores": cores}
+
+    return _change(actor, cluster, "cluster.router_cores", change)
 
 
 _Change = Callable[[Cluster], tuple[dict[str, Any], dict[str, Any]] | None]

@@ -1,8 +1,8 @@
 """What a cluster's router is set up with: from the rows into the cluster.
 
-TLS, custom lines, the keys that tokens are signed with and the tokens that were revoked travel together
-as one `RouterSpec`. The row's `router_generation` is the truth: what fails here is seen by the
-controller, which finds the cluster's copy older than the row and applies it again.
+TLS, custom lines, the keys that tokens are signed with, the tokens that were revoked and what the router's
+own size goes by travel together as one `RouterSpec`. The row's `router_generation` is the truth: what fails
+here is seen by the controller, which finds the cluster's copy older than the row and applies it again.
 
 To change any of it: write the rows and call `apply_router_on_commit`, in one transaction.
 """
@@ -21,7 +21,7 @@ from deployments.codec import from_json
 from deployments.drivers.base import Driver
 from deployments.errors import SlipwayError
 from deployments.services.models import IssuedToken
-from deployments.types import CustomLines, RouterSpec, TlsSpec, TokenKey
+from deployments.types import CustomLines, Purpose, RouterSpec, TlsSpec, TokenKey
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ def router_spec(cluster: Cluster, now: datetime | None = None) -> RouterSpec:
             for key in cluster.signing_keys.only("kid", "public_pem")[:ACCEPTED_KEYS]
         ),
         revoked_tokens=tuple(revoked),
+        purpose=Purpose(cluster.purpose),
+        cores=cluster.router_cores or 0,
     )
 
 

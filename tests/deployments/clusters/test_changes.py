@@ -83,6 +83,15 @@ def test_a_production_purpose_needs_azures_nodes(fake):
     assert attach(purpose="FastProd").purpose == "FastProd"
 
 
+@pytest.mark.django_db(transaction=True)
+def test_the_router_of_a_production_cluster_is_told_so(fake):
+    fake.nodes = tuple(NodeCapacity(f"n{i}", 4, 4, 14, 14) for i in range(3))
+    cluster = attach(purpose="DenseProd")
+    cluster.refresh_from_db()
+    assert (fake.router_spec().generation, cluster.router_generation) == (1, 1)
+    assert fake.router_spec().purpose == "DenseProd"
+
+
 def test_a_cluster_that_is_away_can_be_attached_and_its_capacity_stays_unknown(fake, monkeypatch):
     from deployments.errors import Unavailable
 

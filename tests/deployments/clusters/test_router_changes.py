@@ -129,3 +129,22 @@ def test_clients_are_sent_to_the_name_of_the_certificate(
 ):
     settings.ENV = type("Env", (), {"router_tls_port": port})
     assert Cluster(router_url=router_url, tls_cname=cname).address == address
+
+
+def test_the_cores_of_a_router_reach_it_with_its_purpose(administrator, cluster, fake):
+    assert fake.router_spec().cores == 0
+    router_changes.set_cores(administrator, cluster, 4)
+    router_changes.set_cores(administrator, cluster, 4)
+    sent = fake.router_spec()
+    assert (sent.generation, sent.cores, sent.purpose) == (1, 4, "DevTest")
+    [entry] = AuditEntry.objects.filter(action="cluster.router_cores")
+    assert entry.after == {"cores": 4}
+    router_changes.set_cores(administrator, cluster, None)
+    assert fake.router_spec().cores == 0
+
+
+@pytest.mark.parametrize("cores", [0, -1, 65])
+def test_a_number_of_cores_that_no_router_has_is_refused(administrator, cluster, cores):
+    with pytest.raises(InvalidInput) as caught:
+        router_changes.set_cores(administrator, cluster, cores)
+    assert caught.value.field == "cores"
