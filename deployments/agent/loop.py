@@ -1,8 +1,9 @@
-"""The agent of a process cluster: brings what runs to what is wanted, one cycle at a time.
+"""The agent of a cluster that is a folder: brings what runs to what is wanted, one cycle at a time.
 
     read what is wanted -> look at every replica -> advance each one's life -> plan -> act -> heartbeat
 
-All deciding is in `life` and `plan`; this module reads files, looks at processes and does as told.
+All deciding is in `life` and `plan`; what a replica is, a process or a container, is the `host`'s affair.
+This module reads files, looks and does as told. Where the host cannot see, nothing is decided.
 A record is written before what it says is done, so whoever comes after a kill finds it. Ending the
 agent ends no replica. One agent a cluster, by a lock; it never touches a scoring request.
 """
@@ -10,19 +11,18 @@ agent ends no replica. One agent a cluster, by a lock; it never touches a scorin
 import logging
 import os
 import signal
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from deployments.agent import causes, cgroups, command, life, plan, processes, store
+from deployments.agent import life, plan, store
+from deployments.agent.host import Host
 from deployments.agent.prober import Prober
-from deployments.agent.record import PACE, Pace, Process, Record, Room, Sighting, Wanted
+from deployments.agent.process_host import ProcessHost
+from deployments.agent.record import PACE, Pace, Process, Record, Sighting, Wanted
 from deployments.codec import from_json, to_json
 from deployments.drivers import process_checks, process_logs
 from deployments.drivers.folder import ServiceScale, VersionScale, wanted
@@ -33,8 +33,8 @@ from deployments.drivers.process_layout import (
     revision_key,
     write_json,
 )
-from deployments.sockets import address_of
-from deployments.types import Cause, Phase, RouteReport, ServiceSpec
+from deployments.errors import Unavailable
+from deployments.types import Cause, Exit, Phase, RouteReport, ServiceSpec
 
 logger = logging.getLogger(__name__)
 
@@ -54,37 +54,32 @@ class Agent:
     def __init__(
         self,
         root: Path,
+        host: Host | None = None,
         *,
         pace: Pace = PACE,
-        ability: cgroups.Ability | None = None,
-        log_bytes: int = command.LOG_BYTES,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder = ClusterFolder(root)
         self.folder.ensure()
-        self.pace, self.clock, self.log_bytes = pace, clock, log_bytes
-        self.ability = cgroups.discover() if ability is None else ability
-        self.node = socket.gethostname()
-        whole = process_checks.this_machine(())
-        self.room = Room(whole.cpu_total, whole.memory_gb_total)
+        self.pace, self.clock = pace, clock
+        self.host = ProcessHost(self.folder) if host is None else host
         self.records: dict[str, Record] = {}
         self.prober = Prober()
-        self._copiers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="copy")
+        self._copiers = ThreadPoolExecutor(max_workers=self.host.copiers, thread_name_prefix="copy")
         self._copies: dict[tuple[str, int], Future[Cause | None]] = {}
         self._specs: Cached[ServiceSpec] = Cached()
         self._scales: Cached[ServiceScale] = Cached()
         self._report: Cached[RouteReport] = Cached()
         self._keys: dict[str, tuple[ServiceSpec, dict[str, str]]] = {}
-        self._swept: set[tuple[str, int]] = set()
         self._asked_to_end: set[tuple[str, int]] = set()
-        self._shims: list[subprocess.Popen[bytes]] = []
+        self._trouble = ""  # why nothing can be seen, as it was said
         self._stop = threading.Event()
         self._beat_at = self._tidied_at = 0.0
 
     def load(self) -> None:
         """Find the replicas of whoever was the agent before."""
         self.records = store.load(self.folder)
-        logger.info("limits: %s", self.ability.said)
+        logger.info("limits: %s", self.host.powers().said)
         for record in self.records.values():
             logger.info("%s: found again, %s", record.id, record.phase)
 
@@ -108,6 +103,7 @@ class Agent:
 
     def close(self) -> None:
         self.prober.close()
+        self.host.close()
         self._copiers.shutdown(wait=False, cancel_futures=True)
 
     def _pause(self, busy: bool) -> None:
@@ -115,7 +111,7 @@ class Agent:
         until = time.monotonic() + (_BUSY if busy else _IDLE)
         before = self._stamps()
         while time.monotonic() < until and not self._stop.wait(_WAKE):
-            if self._stamps() != before:
+            if self._stamps() != before or self.host.woken():
                 return
 
     def _stamps(self) -> list[int]:
@@ -132,10 +128,22 @@ class Agent:
     def cycle(self) -> bool:
         """Do what there is to do now; True while something is on its way."""
         now = self.clock()
+        try:
+            self.host.begin()
+            self._trouble = ""
+        except Unavailable as error:
+            if error.message != self._trouble:
+                self._trouble = error.message
+                logger.error("%s Nothing is decided until it can be seen.", error.message)
+            self._heartbeat(now)
+            return False
         wishes, unreadable = self._wanted()
         report = self._route_report()
         sightings = {record.id: self._look(record) for record in self.records.values()}
         for record in list(self.records.values()):
+            note = sightings[record.id].note
+            if record.phase is Phase.PULLING and note != record.note:
+                self._save(record := replace(record, note=note))
             step = life.advance(record, sightings[record.id], now, self.pace)
             if step.record != record:
                 self._tell(record, step.record)
@@ -143,11 +151,11 @@ class Agent:
             if step.signal is not None:
                 self._signal(step.record, step.signal)
         known = [item for item in self.records.values() if item.service not in unreadable]
-        actions = plan.plan(wishes, known, sightings, report, self.room, now, self.pace)
+        actions = plan.plan(wishes, known, sightings, report, self.host.room(), now, self.pace)
         for action in actions:
             self._act(action)
         self.prober.forget_all_but(set(self.records))
-        self._shims = [shim for shim in self._shims if shim.poll() is None]
+        self.host.others(self.records.values())
         self._heartbeat(now)
         if now - self._tidied_at >= _TIDY:
             self._tidied_at = now
@@ -216,22 +224,18 @@ class Agent:
             return self._look_at_copy(record)
         if not record.run:
             return Sighting()
-        run = processes.look(folder, record.run)
+        run = self.host.look(record)
         log = ""
         if run.process in (Process.ENDED, Process.VANISHED):
-            if (record.id, record.run) not in self._swept:
-                if processes.kill_all_of(folder):
-                    # Something of it still lived; it is gone by the next cycle.
-                    return Sighting(Process.RUNNING)
-                self._swept.add((record.id, record.run))
             if record.phase in (*_STARTING, Phase.READY):
-                log = process_logs.tail(folder / "log", run=record.run)
+                said = process_logs.tail(folder / "log", run=record.run), run.said
+                log = "\n".join(filter(None, said))
             return Sighting(run.process, exit=run.exit, log=log)
         if run.process is Process.NONE:
             return Sighting()
         if record.phase in _STARTING:
             log = process_logs.tail(folder / "log", run=record.run)
-        note = "; ".join(filter(None, (self.ability.note(record.revision.resources), run.note)))
+        note = "; ".join(filter(None, (self.host.note(record), run.note)))
         seen = Sighting(Process.RUNNING, log=log, note=note)
         if record.phase not in (*_STARTING, Phase.READY):
             self.prober.forget(record.id)
@@ -256,26 +260,19 @@ class Agent:
         key = (record.id, record.run + 1)
         copy = self._copies.get(key)
         if copy is None:
-            self._copies[key] = self._copiers.submit(self._copy, record)
+            self._copies[key] = self._copiers.submit(self.host.prepare, record)
         elif copy.done():
             trouble = copy.result()
             if trouble is not None:
                 del self._copies[key]
             return Sighting(prepared=trouble is None, trouble=trouble)
-        return Sighting()
-
-    def _copy(self, record: Record) -> Cause | None:
-        try:
-            staged = store.prepare(self.folder, record)
-        except OSError as error:
-            return causes.of_preparing(error, record.revision)
-        return None if staged else causes.not_staged(record.revision)
+        return Sighting(note=self.host.progress(record))
 
     # Acting
 
     def _act(self, action: plan.Action) -> None:
         if isinstance(action, plan.Create):
-            record = store.create(self.folder, action.wanted, self.node, self.clock())
+            record = store.create(self.folder, action.wanted, self.host.node, self.clock())
             self.records[record.id] = record
             logger.info("%s: created: %s", record.id, action.reason)
             return
@@ -304,7 +301,7 @@ class Agent:
         placed = replace(
             record,
             phase=Phase.PULLING,
-            address=address_of(self.folder.replica(record.id)),
+            address=self.host.address(record),
             term_at=None,
             restarts=record.restarts + (record.phase is Phase.CRASHED),
             cause=None if _waited(record) else record.cause,
@@ -321,51 +318,39 @@ class Agent:
             started_at=now,
             ready_at=None,
             term_at=None,
-            note=self.ability.note(record.revision.resources),
+            note=self.host.note(record),
         )
-        folder = self.folder.replica(record.id)
-        told = command.build(
-            record.revision,
-            replica=record.id,
-            run=started.run,
-            silence=life.longest_silence(record.revision),
-            work=folder / "work",
-            staged=self.folder.revision(record.revision),
-            cgroups=self.ability.groups(f"{self.folder.root.name}-{record.id}", _asked(record)),
-            log_bytes=self.log_bytes,
-        )
-        write_json(folder / "run.json", told)
-        # Written before the shim is started: after a kill between the two, the run that never spoke
+        self.host.write(started)
+        # Saved before it is started: after a kill between the two, the run that never spoke
         # is given up; the other way round a second one would be started beside it.
         self._save(started)
-        self._shims.append(processes.spawn_shim(folder))
+        self.host.start(started)
 
     def _forget(self, record: Record) -> None:
         copy = self._copies.get((record.id, record.run + 1))
         if copy is not None and not copy.done():
             return  # it would write into a folder that has moved away; the next cycle asks again
         self._copies.pop((record.id, record.run + 1), None)
-        store.forget(self.folder, replace(record, phase=Phase.STOPPED, last_exit=self._end(record)))
+        ended = replace(record, phase=Phase.STOPPED, last_exit=self._end(record))
+        self.host.forget(record)
+        store.forget(self.folder, ended)
         del self.records[record.id]
         self.prober.forget(record.id)
-        self._swept = {item for item in self._swept if item[0] != record.id}
         self._asked_to_end = {item for item in self._asked_to_end if item[0] != record.id}
 
-    def _end(self, record: Record) -> Any:
+    def _end(self, record: Record) -> Exit | None:
         if not record.run:
             return record.last_exit
-        run = processes.look(self.folder.replica(record.id), record.run)
-        return run.exit or record.last_exit
+        return self.host.look(record).exit or record.last_exit
 
     def _signal(self, record: Record, what: life.Signal) -> None:
-        folder = self.folder.replica(record.id)
         if what is life.Signal.KILL:
-            if processes.kill_all_of(folder):
+            if self.host.kill(record):
                 grace = self.pace.term_grace
                 logger.warning("%s: did not end within %g s: killed", record.id, grace)
         elif (record.id, record.run) not in self._asked_to_end:
             self._asked_to_end.add((record.id, record.run))
-            processes.terminate(processes.look(folder, record.run))
+            self.host.terminate(record)
 
     def _save(self, record: Record) -> None:
         store.save(self.folder, record)
@@ -382,18 +367,16 @@ class Agent:
         if now - self._beat_at < process_checks.HEARTBEAT_PERIOD:
             return
         self._beat_at = now
+        powers = self.host.powers()
         beat = process_checks.Heartbeat(
             at=now,
             pid=os.getpid(),
-            limits=self.ability.said,
-            memory_enforced=bool(self.ability.memory),
-            cpu_enforced=bool(self.ability.cpu),
+            limits=powers.said,
+            memory_enforced=powers.memory,
+            cpu_enforced=powers.cpu,
+            trouble=self._trouble,
         )
         write_json(self.folder.agent, to_json(beat), sync=False)
-
-
-def _asked(record: Record) -> Any:
-    return record.revision.resources
 
 
 def _waited(record: Record) -> bool:

@@ -31,6 +31,7 @@ class Heartbeat:
     limits: str = ""  # how cpu and memory limits are enforced, or why they are not
     memory_enforced: bool = False
     cpu_enforced: bool = False
+    trouble: str = ""  # why nothing is decided at the moment
 
 
 def read_heartbeat(folder: ClusterFolder) -> dict[str, Any] | None:
