@@ -6,8 +6,9 @@ Paths only; nothing is created or read here but by `ensure`. The tree:
     store/                                        content by SHA-256 (`sha256/ab/abcdef...`)
     uploads/                                      request bodies on their way into the store
     environments/<hash>/                          virtual environments of process clusters
-    logs/{deployments,environments,processes}/    append-only logs
+    logs/{deployments,environments,local,processes}/   append-only logs
     clusters/<name>/                              a process cluster: its source of truth
+    local-runs/<id>/                              what a local run works in; gone when it ends
     run/                                          sockets and pid files
 """
 
@@ -78,6 +79,12 @@ class Home:
 
     def environment_log(self, environment_hash: str) -> Path:
         return self.logs / "environments" / f"{environment_hash}.jsonl"
+
+    def local_run(self, run: int) -> Path:
+        return self.root / "local-runs" / str(run)
+
+    def local_log(self, run: int) -> Path:
+        return self.logs / "local" / f"{run}.jsonl"
 
     def ensure(self) -> None:
         """Create the folders, readable by their owner only where they hold secrets or sockets."""

@@ -4,6 +4,7 @@ from deployments.audit.models import AuditEntry
 from deployments.clusters.models import Cluster, Sku
 from deployments.environments.models import Environment, EnvironmentBuild
 from deployments.images.models import ImageBuild, Registry
+from deployments.localruns.models import LocalRun
 from deployments.registry.models import Blob, Model, ModelFile, ModelVersion
 from deployments.services.models import (
     Deployment,
@@ -22,6 +23,7 @@ __all__ = [
     "Environment",
     "EnvironmentBuild",
     "ImageBuild",
+    "LocalRun",
     "Model",
     "ModelFile",
     "ModelVersion",

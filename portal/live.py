@@ -27,7 +27,16 @@ logger = logging.getLogger(__name__)
 DEADLINE = 2.0  # seconds
 COMPLAIN_EVERY = 60.0  # seconds
 TOPICS = frozenset(
-    {"service", "deployment", "environment", "cluster", "model", "requests", "telemetry"}
+    {
+        "service",
+        "deployment",
+        "environment",
+        "cluster",
+        "local",
+        "model",
+        "requests",
+        "telemetry",
+    }
 )
 
 

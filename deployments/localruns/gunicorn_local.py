@@ -1,0 +1,151 @@
+"""Gunicorn's configuration inside a local run, read by the environment's own Python.
+
+SIGHUP loads the entry script anew, in a worker that is forked with the libraries already imported: what the
+first worker had imported, the master imports too while nobody waits. A script that does not load is no end:
+its traceback is the answer until the next edit. What a worker loaded is said in `loaded.json`.
+
+Not imported by Slipway. Standard library only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import mmap
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+control_socket_disable = True
+
+_FOLDER = Path(os.environ["SLIPWAY_REPLICA_FOLDER"])
+_LATE = 2.0  # seconds an old worker has for the request it is in
+_LOOK = 0.1
+_PATIENCE = 600.0
+_imports = threading.Lock()  # no fork in the midst of an import
+
+
+def on_starting(server: Any) -> None:
+    """No fork while a library is half imported: the child would wait for it for ever."""
+    os.register_at_fork(
+        before=_imports.acquire, after_in_parent=_imports.release, after_in_child=_imports.release
+    )
+    _import("azureml_inference_server_http.server.create_app")
+    threading.Thread(target=_warm, name="warm", daemon=True).start()
+
+
+def when_ready(server: Any) -> None:
+    """The listening socket is the shim's: gunicorn, as under systemd, must not remove it."""
+    server.systemd = True
+
+
+def on_reload(server: Any) -> None:
+    """A worker that hangs in the code of before must not go on in the background."""
+    old = list(server.WORKERS)
+
+    def end() -> None:
+        for pid in old:
+            if pid in server.WORKERS:
+                os.kill(pid, signal.SIGKILL)
+
+    timer = threading.Timer(_LATE, end)
+    timer.daemon = True
+    timer.start()
+
+
+def post_fork(server: object, worker: Any) -> None:
+    """Die with the master, and load with patience."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    load = worker.load_wsgi
+
+    def load_or_tell() -> None:
+        began, edit, error = time.monotonic(), _edit(), ""
+        try:
+            load()
+        except (Exception, SystemExit):  # noqa: BLE001 - a script may raise anything
+            error = traceback.format_exc()
+            sys.stderr.write(error)
+            sys.stderr.flush()
+            worker.wsgi = _failing(error)
+        _open_gate()
+        seconds = round(time.monotonic() - began, 3)
+        _write("loaded.json", {"edit": edit, "seconds": seconds, "error": error})
+        if not error:
+            _write("modules.json", _libraries())
+
+    worker.load_wsgi = load_or_tell
+
+
+def _edit() -> int:
+    try:
+        return int((_FOLDER / "edit").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _failing(error: str) -> Any:
+    body = ("The entry script does not load:\n\n" + error).encode()
+
+    def answer(environ: object, start_response: Any) -> list[bytes]:
+        headers = [
+            ("content-type", "text/plain; charset=utf-8"),
+            ("content-length", str(len(body))),
+        ]
+        start_response("500 Internal Server Error", headers)
+        return [body]
+
+    return answer
+
+
+def _open_gate() -> None:
+    """All workers are idle, as far as the gate has to know: what comes may wait for the one there is."""
+    workers = int(os.environ["WORKER_COUNT"])
+    descriptor = int(os.environ["SLIPWAY_CELLS"])
+    cells = memoryview(mmap.mmap(descriptor, 8 * (workers + 1))).cast("Q")
+    for number in range(workers + 1):
+        cells[number] = 1
+
+
+def _libraries() -> list[str]:
+    """What is imported out of the environment, and not out of the work copy."""
+    prefix = sys.prefix + os.sep
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith(prefix) and not name.startswith(("__", "gunicorn")):
+            found.append(name)
+    return [name for name in found if name != "azureml_inference_server_http.server.entry"]
+
+
+def _warm() -> None:
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        try:
+            names = json.loads((_FOLDER / "modules.json").read_text())
+        except (OSError, ValueError):
+            time.sleep(_LOOK)
+            continue
+        for name in names:
+            if name not in sys.modules:
+                _import(name)
+        return
+
+
+def _import(name: str) -> None:
+    with _imports:
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit):  # noqa: BLE001 - a script may raise anything
+            return  # whoever needs it will say so
+
+
+def _write(name: str, value: Any) -> None:
+    beside = _FOLDER / f".{name}.{os.getpid()}"
+    beside.write_text(json.dumps(value))
+    beside.replace(_FOLDER / name)
