@@ -254,6 +254,15 @@ class Env:
         "Server that speaks OSV's API, such as `https://api.osv.dev`. Names and versions of packages are "
         "sent to it, and nothing else. Empty: none is asked.",
     )
+    local_runs: int = _setting(
+        "SLIPWAY_LOCAL_RUNS", 2, "Local runs one person may have at a time.", low=1, high=50
+    )
+    local_run_idle: int = _setting(
+        "SLIPWAY_LOCAL_RUN_IDLE",
+        900,
+        "Seconds a local run goes on without a request, an edit or a visit to its page.",
+        low=10,
+    )
     seed: bool = _setting(
         "SLIPWAY_SEED",
         True,
