@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from deployments.types import Capacity, Phase, Replica, Resources
+from deployments.types import Capacity, Phase, Resources
 from router.haproxy.pool import Key
 from router.haproxy.stats import BackendFigures, Counters, added, delta
 from router.samples import Sample
@@ -128,58 +128,6 @@ def samples(
             )
         )
     return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Coming:
-    """What may become ready: when each replica on its way began, when each one in a crash loop fell,
-    how many are wanted and not made yet, and how long a start usually takes (None: not known)."""
-
-    since: Sequence[float] = ()
-    fallen: Sequence[float] = ()
-    unmade: int = 0
-    start_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """What waits in the router now, how many requests replicas take at a time, how long one takes."""
-
-    queued: int = 0
-    places: int = 0
-    service_seconds: float | None = None
-
-
-_LONGEST_WAIT = 300
-
-
-def retry_after(coming: Coming, queue: Queue, now: float) -> int:
-    """Whole seconds, 1 to 300, until a client that was refused should come again.
-
-    Until the next replica should be ready, where one is on its way or wanted. One that takes longer
-    than usual, or of which no start is known, is given as long again as it is late. Where none will
-    come: until what waits now is worked off.
-    """
-    usual = coming.start_seconds or 0.0
-    waits = [
-        left if (left := since + usual - now) > 0 else now - since - usual for since in coming.since
-    ]
-    if coming.unmade and coming.start_seconds is not None:
-        waits.append(coming.start_seconds)
-    if not waits and not queue.places:
-        waits = [now - at for at in coming.fallen]
-    if not waits and queue.places and queue.service_seconds is not None:
-        waits = [queue.queued * queue.service_seconds / queue.places]
-    return min(max(math.ceil(min(waits, default=0.0)), 1), _LONGEST_WAIT)
-
-
-def fell_at(replicas: Sequence[Replica]) -> tuple[float, ...]:
-    """When each replica that crashed, and is not on its way again, did."""
-    return tuple(
-        replica.last_exit.at
-        for replica in replicas
-        if replica.phase is Phase.CRASHED and replica.last_exit is not None
-    )
 
 
 def placeable(capacity: Capacity | None, resources: Resources) -> int | None:

@@ -135,7 +135,7 @@ class TestLoop:
             loop._take_in(driver.observe())
             for count in busy:
                 sample = Sample(int(now[0]) - 1, "demo", "default", busy=count, ready=1)
-                await loop._scale([sample])
+                await loop._scaler.second([sample])
                 now[0] += 1
 
         asyncio.run(turns())

@@ -1,0 +1,146 @@
+"""The autoscaler's hands: asks the policy about each version, gives its count to the driver, and writes
+the ledger.
+
+`router.autoscaler.policy` decides, `router.hindrances` says what is a row of the ledger; in here is only
+who is asked when. A version that stands still at its least, for which nobody asked in a whole window, is not
+asked again. One version's trouble never stops the others'.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from deployments.drivers.base import Driver
+from deployments.errors import SlipwayError
+from deployments.types import Capacity
+from router import hindrances, sampling
+from router.autoscaler import policy, window
+from router.autoscaler.policy import Code, Limits
+from router.autoscaler.window import Load
+from router.haproxy.pool import Key
+from router.ring import Ring
+from router.samples import DecisionRecord, Sample
+from router.versions import Version, Versions
+
+log = logging.getLogger(__name__)
+
+_CAPACITY_EVERY = 10.0
+
+
+class Scaler:
+    """One cluster's. `busy` tells the requests inside each of a version's replicas, by id; `say` tells a
+    person of trouble, by its kind, not too often."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        versions: Versions,
+        ring: Ring,
+        busy: Callable[[Key], dict[str, int]],
+        say: Callable[[str, str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.driver = driver
+        self.versions = versions
+        self.ring = ring
+        self._busy = busy
+        self._say = say
+        self._clock = clock
+        self.capacity: Capacity | None = None
+        self._capacity_at = 0.0
+
+    async def second(self, made: Sequence[Sample]) -> None:
+        """A second ended, with these samples: one verdict for each version."""
+        now = self._clock()
+        if now - self._capacity_at >= _CAPACITY_EVERY:
+            self._capacity_at = now
+            try:
+                self.capacity = await asyncio.to_thread(self.driver.capacity)
+            except SlipwayError as error:
+                self.capacity = None  # unknown, not full
+                self._say("capacity", f"the cluster's room is not known: {error.message}")
+        measured: Mapping[Key, Sample] = {Key(item.service, item.version): item for item in made}
+        for key, version in self.versions.by_key.items():
+            sample = measured.get(key)
+            if sample is not None:
+                version.window = version.window.add(window.second([sample]))
+                if sample.busy_peak or sample.queued_peak or sample.arrivals or sample.rejected:
+                    version.loud_at = sample.at
+                elif _still(version, now):
+                    continue
+            await self._decide(key, version, now)
+            version.decided = True
+
+    def gone(self, versions: Sequence[Version]) -> None:
+        """These versions are no more: their stories end."""
+        for version in versions:
+            self.ring.add(hindrances.end(version.stories, self._clock()))
+
+    async def _decide(self, key: Key, version: Version, now: float) -> None:
+        revision = version.spec.revision
+        load = Load(
+            desired=version.desired,
+            standing=version.standing,
+            window=version.window,
+            placeable=sampling.placeable(self.capacity, revision.resources),
+        )
+        limits = Limits(version.spec.scaling, revision.concurrency)
+        decision = policy.decide(load, limits, version.scaling, now)
+        version.scaling = decision.state
+        before = version.desired
+        changes = decision.valid and decision.replicas != before
+        refusal = await self._apply(key, version, decision.replicas) if changes else ""
+        record = _record(now, key, before, decision, changes, refusal)
+        if record.applied:
+            log.info("%s: %d -> %d: %s", key, before, decision.replicas, decision.reason)
+            self.ring.add([record])
+        version.stories, rows = hindrances.note(version.stories, record, now)
+        self.ring.add(rows)
+
+    async def _apply(self, key: Key, version: Version, replicas: int) -> str:
+        """Returns why the cluster did not take the count; "" when it did."""
+        prefer: tuple[str, ...] = ()
+        if replicas < version.desired:
+            order = window.removal_order(version.replicas, self._busy(key))
+            prefer = order[: version.desired - replicas]
+        scale = self.driver.scale
+        try:
+            await asyncio.to_thread(scale, key.service, key.version, replicas, prefer)
+        except SlipwayError as error:
+            log.warning("%s could not be scaled to %d: %s", key, replicas, error.message)
+            return error.message or type(error).__name__
+        version.desired, version.calm = replicas, False
+        self.versions.look_again(key.service)
+        return ""
+
+
+def _record(
+    now: float, key: Key, before: int, decision: policy.Decision, changes: bool, refusal: str
+) -> DecisionRecord:
+    """The verdict as a row. One that the cluster refused is a hindrance, with what it said."""
+    reason = decision.reason
+    if refusal:
+        reason += f" {decision.replicas} was asked for and the cluster refused it: {refusal}"
+    return DecisionRecord(
+        at=now,
+        service=key.service,
+        version=key.version,
+        before=before,
+        after=decision.replicas if changes else before,
+        code=hindrances.NOT_APPLIED if refusal else Code(decision.code).value,
+        reason=reason,
+        applied=changes and not refusal,
+        inputs=decision.inputs,
+    )
+
+
+def _still(version: Version, now: float) -> bool:
+    """Whether the policy would say again what it said: nothing came, goes or was asked for in its
+    whole window, and the count is the least there may be."""
+    return (
+        version.calm
+        and version.decided
+        and not version.stories
+        and version.desired == version.spec.scaling.minimum
+        and now - version.loud_at > window.SPAN_SECONDS + 2
+    )
