@@ -9,7 +9,9 @@ A router that cannot be reached leaves a gap; nothing is made up for it.
 
 import math
 import time
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import httpx
 from django.db import transaction
@@ -20,7 +22,8 @@ from deployments.clusters.models import Cluster
 from deployments.errors import Unavailable
 from deployments.signals import announce
 from router.samples import DecisionRecord, Sample, TelemetryPage, from_wire
-from router.telemetry import rollups
+from router.telemetry import bulk, rollups
+from router.telemetry.columns import COLUMNS, HISTOGRAMS, MEANS, PEAKS, SUMS
 from router.telemetry.models import Decision, Second, Series, pack_histogram
 
 DEADLINE_SECONDS = 2.0
@@ -112,6 +115,8 @@ def keep(cluster: Cluster, page: TelemetryPage, now: float) -> None:
 
 
 Key = tuple[str, str]  # service, version
+_numbers = attrgetter(*SUMS, *MEANS, *PEAKS)
+_histograms = attrgetter(*HISTOGRAMS)
 
 
 def _keys(samples: list[Sample], decisions: tuple[DecisionRecord, ...]) -> set[Key]:
@@ -152,36 +157,15 @@ def _known(cluster: str, wanted: set[Key]) -> dict[Key, int]:
 def _keep_samples(samples: list[Sample], ids: dict[Key, int]) -> None:
     if not samples:
         return
-    Second.objects.bulk_create(
-        [
-            Second(
-                series_id=ids[sample.service, sample.version],
-                at=sample.at,
-                arrivals=sample.arrivals,
-                ok=sample.ok,
-                client_errors=sample.client_errors,
-                rejected=sample.rejected,
-                unready=sample.unready,
-                timeouts=sample.timeouts,
-                failures=sample.failures,
-                busy=sample.busy,
-                busy_peak=sample.busy_peak,
-                queued=sample.queued,
-                queued_peak=sample.queued_peak,
-                ready=sample.ready,
-                starting=sample.starting,
-                draining=sample.draining,
-                desired=sample.desired,
-                histogram=pack_histogram(sample.histogram),
-                queue_histogram=pack_histogram(sample.queue_histogram),
-                service_histogram=pack_histogram(sample.service_histogram),
-            )
-            for sample in samples
-        ],
-        ignore_conflicts=True,
-        batch_size=1000,
+    bulk.write(
+        Second, COLUMNS, [_row(ids[sample.service, sample.version], sample) for sample in samples]
     )
     rollups.reopen(min(sample.at for sample in samples))
+
+
+def _row(series: int, sample: Sample) -> tuple[Any, ...]:
+    """The sample as a row of `COLUMNS`."""
+    return (series, sample.at, 1, *_numbers(sample), *map(pack_histogram, _histograms(sample)))
 
 
 def _keep_decisions(decisions: tuple[DecisionRecord, ...], ids: dict[Key, int]) -> None:

@@ -8,10 +8,30 @@ zero: a bucket with nothing measured is a gap.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from router.samples import quantile_us
-from router.telemetry.models import RollupMark, Second, Series, TenSeconds
-from router.telemetry.rollups import COLUMNS, LEVELS, MEANS, SUMS, Bucket
+from router.telemetry.aggregate import added_up
+from router.telemetry.columns import (
+    COLUMNS,
+    FIRST_HISTOGRAM,
+    FIRST_MEAN,
+    FIRST_PEAK,
+    FIRST_SUM,
+    MEANS,
+    SUMS,
+    Bucket,
+)
+from router.telemetry.models import (
+    RollupMark,
+    Second,
+    Series,
+    TenSeconds,
+    packed_quantiles_us,
+)
+from router.telemetry.rollups import LEVELS, Level
+
+_SECONDS = COLUMNS.index("seconds")
+_REJECTED, _UNREADY = SUMS.index("rejected"), SUMS.index("unready")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +46,26 @@ class Range:
 
 RANGES = (
     Range("5m", "5 min", 300, 1),
+    Range("15m", "15 min", 900, 1),
     Range("30m", "30 min", 1_800, 10),
     Range("1h", "1 h", 3_600, 10),
+    Range("2h", "2 h", 7_200, 10),
     Range("6h", "6 h", 21_600, 60),
     Range("24h", "24 h", 86_400, 60),
-    Range("7d", "7 d", 604_800, 3_600),
+    Range("7d", "7 d", 604_800, 600),
     Range("30d", "30 d", 2_592_000, 3_600),
+    Range("400d", "400 d", 34_560_000, 43_200),
 )
 BY_KEY = {item.key: item for item in RANGES}
 # Which range to look at a moment with: the finest that is kept for all of it.
 _AROUND = (("5m", 7_200), ("1h", 172_800), ("6h", 2_592_000))
-_QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+_QUANTILES = (0.5, 0.95, 0.99)
 _RATES = ("ok", "client_errors", "rejected", "timeouts", "failures")
 # What a quantile is of: total time, wait in the queue, time at the replica; by its columns' prefix.
 TIMES = (("", "histogram"), ("queue_", "queue_histogram"), ("service_", "service_histogram"))
+_QUANTILE_NAMES = tuple(
+    tuple(f"{prefix}p{round(100 * q)}" for q in _QUANTILES) for prefix, _ in TIMES
+)
 # Columns of a chart, in the order of its CSV. Rates are per second, latencies milliseconds.
 CHART_COLUMNS = (
     "ready", "starting", "draining", "desired", "busy", "busy_peak",
@@ -54,7 +80,7 @@ def around(at: float, now: float) -> Range:
     for key, kept in _AROUND:
         if now - at < kept - BY_KEY[key].seconds:
             return BY_KEY[key]
-    return BY_KEY["7d"]
+    return BY_KEY["30d"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +123,10 @@ def chart(
         start = max(start, after + step)
         previous = after if start == after + step else None
     ids = list(Series.objects.filter(**_named(service, version)).values_list("pk", flat=True))
-    buckets: dict[int, list[Bucket]] = {}
-    by_series: dict[tuple[int, int], Bucket] = {}
+    buckets: dict[int, list[tuple]] = {}
     if ids and start < end:
-        for row in _rows(ids, start, end, step):
-            at = row[1] - row[1] % step
-            bucket = by_series.get((at, row[0]))
-            if bucket is None:
-                bucket = by_series[at, row[0]] = Bucket()
-                buckets.setdefault(at, []).append(bucket)
-            bucket.add(row)
+        for (at, _), row in merged(ids, start, end, step).items():
+            buckets.setdefault(at, []).append(row)
     at_column: list[int] = []
     columns: dict[str, list[float | None]] = {name: [] for name in CHART_COLUMNS}
     for at in sorted(buckets):
@@ -128,50 +148,75 @@ def _named(service: str, version: str) -> dict[str, str]:
     return named | {"version": version} if version else named
 
 
-def _rows(ids: Sequence[int], start: int, end: int, step: int) -> Iterable[tuple]:
-    """Rows of `COLUMNS` from the table of this step, then from finer ones where it ends."""
+def merged(
+    ids: Sequence[int], start: int, end: int, step: int
+) -> dict[tuple[int, int], tuple[Any, ...]]:
+    """Rows of `COLUMNS` in buckets of a step, by (at, series): from the table of this step, or of the
+    next finer one that the step is made of, then from finer ones where that ends."""
     marks = dict(RollupMark.objects.values_list("step", "until"))
+    found: dict[tuple[int, int], tuple[Any, ...]] = {}
+    open_: dict[tuple[int, int], Bucket] = {}  # what lies on both sides of a table's end
     begin = start
     for level in reversed(LEVELS):
         if level.step > step:
             continue
         until = end if level.step == 1 else min(marks.get(level.step, 0), end)
-        if begin < until:
-            yield from level.model._default_manager.filter(
-                series_id__in=ids, at__gte=begin, at__lt=until
-            ).values_list(*COLUMNS)
-            begin = until
+        if begin >= until:
+            continue
+        for row in _rows(level, ids, begin, until, step):
+            key = (row[1], row[0])
+            before = found.get(key)
+            if before is None:
+                found[key] = row
+                continue
+            bucket = open_.get(key)
+            if bucket is None:
+                bucket = open_[key] = Bucket()
+                bucket.add(before)
+            bucket.add(row)
+        begin = until
+    for (at, series), bucket in open_.items():
+        found[at, series] = bucket.values(series, at)
+    return found
 
 
-def _point(versions: Sequence[Bucket]) -> dict[str, float | None]:
-    """One bucket of a service: its versions added up."""
-    means = [0.0] * len(MEANS)
-    rates = [0.0] * len(SUMS)
-    histograms = [list(histogram) for histogram in versions[0].histograms]
-    for index, bucket in enumerate(versions):
-        for column, total in enumerate(bucket.means):
-            means[column] += total / bucket.seconds
-        for column, total in enumerate(bucket.sums):
-            rates[column] += total / bucket.seconds
-        if index:
-            histograms = [
-                list(map(int.__add__, one, other))
-                for one, other in zip(histograms, bucket.histograms, strict=True)
-            ]
+def _rows(
+    level: Level, ids: Sequence[int], start: int, end: int, step: int
+) -> Iterable[tuple[Any, ...]]:
+    """A table's rows in buckets of a step; added up by the database where the step is longer."""
+    rows = level.model._default_manager.filter(series_id__in=ids, at__gte=start, at__lt=end)
+    if level.step == step:
+        return rows.values_list(*COLUMNS)
+    return added_up(rows, step)
+
+
+def _point(versions: Sequence[tuple[Any, ...]]) -> dict[str, float | None]:
+    """One bucket of a service: its versions' rows of `COLUMNS`, added up."""
+    one = versions[0]
+    seconds = one[_SECONDS]
+    means: Sequence[float] = one[FIRST_MEAN:FIRST_PEAK]
+    rates: Sequence[float] = [count / seconds for count in one[FIRST_SUM:FIRST_MEAN]]
+    peaks: Sequence[int] = one[FIRST_PEAK:FIRST_HISTOGRAM]
+    histograms: Sequence[bytes] = one[FIRST_HISTOGRAM:]
+    for row in versions[1:]:
+        seconds = row[_SECONDS]
+        means = [a + b for a, b in zip(means, row[FIRST_MEAN:FIRST_PEAK], strict=True)]
+        counts = zip(rates, row[FIRST_SUM:FIRST_MEAN], strict=True)
+        rates = [rate + count / seconds for rate, count in counts]
+        peaks = [a + b for a, b in zip(peaks, row[FIRST_PEAK:FIRST_HISTOGRAM], strict=True)]
+        both = zip(histograms, row[FIRST_HISTOGRAM:], strict=True)
+        histograms = [bytes(a) + bytes(b) for a, b in both]
     point: dict[str, float | None] = {
         name: round(value, 3) for name, value in zip(MEANS, means, strict=True)
     }
-    by_name = dict(zip(SUMS, rates, strict=True))
-    for name in (*_RATES, "arrivals", "unready"):
-        point[name] = round(by_name[name], 3)
+    for name, value in zip(SUMS, rates, strict=True):
+        point[name] = round(value, 3)
     # 503 because the queue's patience was over, although replicas were ready
-    point["overloaded"] = round(by_name["rejected"] - by_name["unready"], 3)
-    for (prefix, _), histogram in zip(TIMES, histograms, strict=True):
-        for name, q in _QUANTILES:
-            value = quantile_us(tuple(histogram), q)
-            point[prefix + name] = None if value is None else round(value / 1000, 2)
-    point["busy_peak"] = sum(bucket.peaks[0] for bucket in versions)
-    point["queued_peak"] = sum(bucket.peaks[1] for bucket in versions)
+    point["overloaded"] = round(rates[_REJECTED] - rates[_UNREADY], 3)
+    for names, packed in zip(_QUANTILE_NAMES, histograms, strict=True):
+        for name, us in zip(names, packed_quantiles_us(packed, _QUANTILES), strict=True):
+            point[name] = None if us is None else round(us / 1000, 2)
+    point["busy_peak"], point["queued_peak"] = peaks
     return point
 
 
@@ -223,8 +268,7 @@ def _by_last_column(rows: Iterable[tuple]) -> dict[str, Figures]:
 
 
 def _figures(versions: dict[int, tuple[Bucket, tuple]]) -> Figures:
-    buckets = [bucket for bucket, _ in versions.values()]
-    point = _point(buckets)
+    point = _point([bucket.values(pk, 0) for pk, (bucket, _) in versions.items()])
     answered = sum(point[name] or 0.0 for name in _RATES)
     bad = sum(point[name] or 0.0 for name in ("rejected", "timeouts", "failures"))
 

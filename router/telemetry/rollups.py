@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import Min
 
-from router.samples import BUCKETS
+from router.telemetry import bulk
+from router.telemetry.columns import COLUMNS, Bucket
 from router.telemetry.models import (
     Decision,
     Hour,
@@ -22,8 +23,6 @@ from router.telemetry.models import (
     SampleRow,
     Second,
     TenSeconds,
-    add_histogram,
-    pack_histogram,
 )
 
 logger = logging.getLogger(__name__)
@@ -31,6 +30,7 @@ logger = logging.getLogger(__name__)
 DAY = 86_400
 _SETTLE_SECONDS = 5  # a bucket is closed this long after its end
 _BUCKETS_AT_ONCE = 30  # bounds a transaction when there is much to catch up with
+_FORGOTTEN_AT_ONCE = 20  # buckets of every series
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,48 +49,6 @@ LEVELS = (
     Level(Hour, 3_600, 400 * DAY),
 )
 _KEEP_DECISIONS = 400 * DAY
-
-SUMS = ("arrivals", "ok", "client_errors", "rejected", "unready", "timeouts", "failures")
-MEANS = ("busy", "queued", "ready", "starting", "draining", "desired")
-PEAKS = ("busy_peak", "queued_peak")
-HISTOGRAMS = ("histogram", "queue_histogram", "service_histogram")
-COLUMNS = ("series_id", "at", "seconds", *SUMS, *MEANS, *PEAKS, *HISTOGRAMS)
-_UPDATED = ["seconds", *SUMS, *MEANS, *PEAKS, *HISTOGRAMS]
-_FIRST_SUM, _FIRST_MEAN = 3, 3 + len(SUMS)
-_FIRST_PEAK = _FIRST_MEAN + len(MEANS)
-_FIRST_HISTOGRAM = _FIRST_PEAK + len(PEAKS)
-
-
-class Bucket:
-    """Adds up rows (tuples of `COLUMNS`) of one series, or of one service's versions."""
-
-    __slots__ = ("histograms", "means", "peaks", "seconds", "sums")
-
-    def __init__(self) -> None:
-        self.seconds = 0
-        self.sums = [0] * len(SUMS)
-        self.means = [0.0] * len(MEANS)  # weighted by seconds until `values`
-        self.peaks = [0] * len(PEAKS)
-        self.histograms = [[0] * BUCKETS for _ in HISTOGRAMS]
-
-    def add(self, row: tuple) -> None:
-        seconds = row[2]
-        self.seconds += seconds
-        for index in range(len(SUMS)):
-            self.sums[index] += row[_FIRST_SUM + index]
-        for index in range(len(MEANS)):
-            self.means[index] += row[_FIRST_MEAN + index] * seconds
-        for index in range(len(PEAKS)):
-            self.peaks[index] = max(self.peaks[index], row[_FIRST_PEAK + index])
-        for index, histogram in enumerate(self.histograms):
-            if packed := row[_FIRST_HISTOGRAM + index]:
-                add_histogram(packed, histogram)
-
-    def values(self, series: int, at: int) -> tuple:
-        """A row of `COLUMNS` again."""
-        means = (value / self.seconds for value in self.means)
-        packed = map(pack_histogram, self.histograms)
-        return (series, at, self.seconds, *self.sums, *means, *self.peaks, *packed)
 
 
 def merge(rows: Iterable[tuple], step: int) -> list[tuple]:
@@ -141,7 +99,7 @@ def _roll(finer: Level, level: Level, now: float) -> int:
             if first is not None:
                 parts = rows.filter(at__gte=first, at__lt=end).values_list(*COLUMNS)
                 merged = merge(parts.iterator(chunk_size=5000), level.step)
-                _write(level.model, merged)
+                bulk.write(level.model, COLUMNS, merged, replace=True)
                 written += len(merged)
             claimed = RollupMark.objects.filter(step=level.step, until=mark.until)
             if claimed.update(until=end) != 1:
@@ -151,16 +109,6 @@ def _roll(finer: Level, level: Level, now: float) -> int:
                 return written
 
 
-def _write(model: type[SampleRow], rows: list[tuple]) -> None:
-    model._default_manager.bulk_create(
-        [model(**dict(zip(COLUMNS, row, strict=True))) for row in rows],
-        update_conflicts=True,
-        unique_fields=["series", "at"],
-        update_fields=_UPDATED,
-        batch_size=1000,
-    )
-
-
 def until(step: int) -> int:
     """The buckets of this resolution before here are made; 0 is none."""
     found = RollupMark.objects.filter(step=step).values_list("until", flat=True).first()
@@ -168,16 +116,27 @@ def until(step: int) -> int:
 
 
 def prune(now: float) -> int:
-    """Forget what is older than its resolution is kept, once it is in the next one."""
+    """Forget what is older than its resolution is kept, once it is in the next one. A stretch of time at
+    once, so that nobody waits long for the table."""
     gone = 0
     marks = dict(RollupMark.objects.values_list("step", "until"))
     for index, level in enumerate(LEVELS):
         cutoff = int(now) - level.keep
         if index + 1 < len(LEVELS):
             cutoff = min(cutoff, marks.get(LEVELS[index + 1].step, 0))
-        gone += level.model._default_manager.filter(at__lt=cutoff).delete()[0]
+        gone += _forget(level, cutoff)
     gone += Decision.objects.filter(at__lt=now - _KEEP_DECISIONS).delete()[0]
     return gone
+
+
+def _forget(level: Level, cutoff: int) -> int:
+    rows, gone = level.model._default_manager, 0
+    while True:
+        oldest = rows.filter(at__lt=cutoff).aggregate(oldest=Min("at"))["oldest"]
+        if oldest is None:
+            return gone
+        end = min(oldest + level.step * _FORGOTTEN_AT_ONCE, cutoff)
+        gone += rows.filter(at__lt=end).delete()[0]
 
 
 def maintain(now: float) -> None:

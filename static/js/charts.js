@@ -321,7 +321,8 @@
     LINES.forEach((line, index) => { data.columns[columnOf(line)] = chart.data[index].y; });
   }
   function span() {
-    return { "5m": 300, "30m": 1800, "1h": 3600, "6h": 21600, "24h": 86400, "7d": 604800, "30d": 2592000 }[range];
+    const [, count, unit] = range.match(/^(\d+)([mhd])$/);
+    return count * { m: 60, h: 3600, d: 86400 }[unit];
   }
   // How often there can be something to draw: a bucket's length, no more than a minute.
   const period = () => 1000 * Math.min(Math.max(data?.step ?? 1, 1), 60);

@@ -129,7 +129,7 @@ class TestChart:
         assert Minute.objects.filter(at__gte=hour).count() == 1
         Second.objects.filter(at__lt=NOW - 60).delete()
         TenSeconds.objects.filter(at__lt=NOW - 600).delete()
-        found = chart("diabetes", BY_KEY["7d"], NOW)
+        found = chart("diabetes", BY_KEY["30d"], NOW)
         assert found.at == [hour - 3600, hour]
         assert found.columns["ok"] == [4, 4]
 
@@ -232,7 +232,7 @@ class TestFigures:
 
 @pytest.mark.parametrize(
     ("age", "range_"),
-    [(0, "5m"), (6_899, "5m"), (6_900, "1h"), (169_199, "1h"), (169_200, "6h"), (2_570_400, "7d")],
+    [(0, "5m"), (6_899, "5m"), (6_900, "1h"), (169_199, "1h"), (169_200, "6h"), (2_570_400, "30d")],
 )
 def test_a_moment_is_looked_at_as_finely_as_it_is_still_kept(age: int, range_: str) -> None:
     assert around(NOW - age, NOW).key == range_

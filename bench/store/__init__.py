@@ -1,0 +1,1 @@
+"""`bench/telemetry`: the telemetry store under the load that issue 4 names."""
