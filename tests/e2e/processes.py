@@ -126,7 +126,7 @@ class Processes:
         deadline = time.monotonic() + seconds
         while not test():
             assert time.monotonic() < deadline, f"{what} did not come\n{self.said()}"
-            time.sleep(0.01)
+            time.sleep(0.03)
 
     def replicas(self, service: str) -> list[Replica]:
         found = self.driver.observe()

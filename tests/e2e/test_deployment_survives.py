@@ -96,7 +96,7 @@ def test_a_deployment_comes_up_and_an_update_with_an_import_error_leaves_it_serv
 
 @pytest.mark.parametrize("step", ["zipping", "applying"])
 def test_the_worker_killed_in_a_step(world, step):
-    deployment = world.deploy(f"worker-{step}", bulk=25)
+    deployment = world.deploy(f"worker-{step}", bulk=12)
     world.wait_for(step, lambda: world.row(deployment)["step"] == step)
     world.kill("worker")
     assert world.row(deployment)["state"] == "running"

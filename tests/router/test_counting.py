@@ -15,6 +15,7 @@ from tests.router.fakes import replica, service
 
 pytestmark = pytest.mark.daemons
 KEY = Key("demo", "default")
+PACE = 2.5  # of the loop's clock: ten turns a second, as elsewhere, are then four of its own
 
 
 def samples(loop: RouterLoop) -> list[Sample]:
@@ -43,7 +44,7 @@ async def measured_twice(loop: RouterLoop) -> None:
 async def start(rig: Rig, **changes: object) -> RouterLoop:
     stand = await rig.replica()
     rig.driver.put(service("demo", **changes), replica("a", "demo", stand.address))
-    loop = rig.start()
+    loop = rig.start(PACE)
     await rig.routed("a")
     await measured_twice(loop)
     return loop
@@ -118,7 +119,7 @@ async def test_a_killed_loop_leaves_a_gap_and_the_next_one_does_not_count_from_z
     await rig.abandon()
     for _ in range(40):  # nobody measures these
         assert await post(rig, client, "{}") == 200
-    second = rig.start()
+    second = rig.start(PACE)
     await measured_twice(second)
     assert await post(rig, client, "{}") == 200
     await measured_twice(second)
