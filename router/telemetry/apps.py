@@ -6,3 +6,8 @@ class TelemetryConfig(AppConfig):
 
     name = "router.telemetry"
     label = "telemetry"
+
+    def import_models(self) -> None:
+        """Rows of services stand in `models`, those of the routers themselves in a file of their own."""
+        super().import_models()
+        from router.telemetry import router_rows  # noqa: F401

@@ -79,7 +79,7 @@ def run(stop: threading.Event, period: float) -> None:
 
 def _collect_until(stop: threading.Event) -> None:
     """Take over every router's figures each second; a router that is away is said once."""
-    from router.telemetry import requests, rollups
+    from router.telemetry import requests, rollups, router_collect, router_rollups
     from router.telemetry.collect import collect
 
     away: set[str] = set()
@@ -93,12 +93,14 @@ def _collect_until(stop: threading.Event) -> None:
                     admin_socket = settings.HOME.run / f"router-{cluster.name}.sock"
                     collect(cluster, admin_socket)
                     requests.collect(cluster.name, admin_socket)
+                    router_collect.collect(cluster.name, admin_socket)
                     away.discard(cluster.name)
                 except SlipwayError as error:
                     if cluster.name not in away:
                         away.add(cluster.name)
                         log.warning("telemetry of %s: %s", cluster.name, error.message)
             rollups.maintain(time.time())
+            router_rollups.maintain(time.time())
             if time.monotonic() - tidied > _TIDY_EVERY:
                 tidied = time.monotonic()
                 requests.prune(
