@@ -11,11 +11,6 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.AddField(
-            model_name='cluster',
-            name='router_cores',
-            field=models.PositiveSmallIntegerField(blank=True, editable=False, null=True),
-        ),
-        migrations.AddField(
             model_name='environmentbuild',
             name='sbom',
             field=models.JSONField(blank=True, null=True),
