@@ -1,0 +1,1 @@
+"""The router's own size against its load; see `bench/selfscale`."""
