@@ -32,7 +32,15 @@ _NO_MODULE = re.compile(r"^(?:ModuleNotFoundError|ImportError): No module named 
 _CONTRACT = re.compile(r"UserScriptError: (.+)$", re.MULTILINE)
 _WORKER_DIED = re.compile(r"Worker \(pid:\d+\) (was sent SIG\w+!?[^\n]*|exited with code (\d+))")
 _CONFIGURATION = re.compile(r"=+Configuration Error=+\s*\n(.+?)\n=+", re.DOTALL)
-_SPACE = ("No space left on device", "Disk quota exceeded")
+_SPACE = ("No space left on device", "Disk quota exceeded", "no space left on device")
+# What the agent writes of a container that its Engine could not start, before the Engine's words.
+NOT_STARTED = "slipway: the container could not be started: "
+REMOVED = "slipway: the container was removed, and not by Slipway"
+_READ_ONLY = "Read-only file system"
+_NO_PROGRAM = ("executable file not found", "no such file or directory", "exec format error")
+_NO_GPU = ("could not select device driver", "nvidia-container", "unknown device")
+_NOT_THERE = ("not found", "manifest unknown", "name unknown", "does not exist", "No such image")
+_NOT_LET_IN = ("unauthorized", "denied", "authentication required", "no basic auth")
 _EVIDENCE_LINES = 60
 _NO_EVIDENCE = "(it wrote nothing)"
 
@@ -46,6 +54,12 @@ def of_end(log: str, exit_: Exit | None, revision: RevisionSpec, was_ready: bool
     """Why a run ended by itself."""
     if exit_ is not None and exit_.oom:
         return _out_of_memory(revision, _last_lines(log))
+    if REMOVED in log:
+        return Cause(
+            "ContainerRemoved",
+            f"A container of {revision.service} was removed by somebody else. It is started again.",
+            _last_lines(log),
+        )
     if was_ready:
         return _end_in_use(log, exit_, revision)
     return _of_start(log, revision) or _end_unexplained(log, exit_, revision)
@@ -114,9 +128,65 @@ def of_preparing(error: OSError, revision: RevisionSpec) -> Cause:
     )
 
 
+def of_pull(words: str, revision: RevisionSpec) -> Cause:
+    """Why an Engine has no image to start a container from. `words` are its own, or the registry's."""
+    image = image_of(revision)
+    if any(text in words for text in _SPACE):
+        return _disk_full(f"pulling the image {image}", words)
+    if image.startswith("sha256:"):
+        hint = "It was removed, and no registry has it: deploy again, and it is built anew."
+    elif any(text in words for text in _NOT_LET_IN):
+        hint = "Give this registry's user name and password under Registries."
+    elif any(text in words for text in _NOT_THERE):
+        hint = "Look at its name and tag, or deploy again, and it is built anew."
+    else:
+        hint = "The Engine must reach that registry; it is tried again."
+    said = words.strip().rstrip(".")
+    return Cause(
+        "ImagePullBackOff", f"The image {image} could not be pulled: {said}. {hint}", words
+    )
+
+
+def image_of(revision: RevisionSpec) -> str:
+    """What a container of this revision is made from."""
+    return revision.container.image if revision.container else revision.environment.location
+
+
+def _of_container(log: str, revision: RevisionSpec) -> Cause | None:
+    """What an Engine said when it could not start a container."""
+    begin = log.rfind(NOT_STARTED)
+    if begin < 0:
+        return None
+    words = log[begin + len(NOT_STARTED) :].strip()
+    image = image_of(revision)
+    if any(text in words for text in _SPACE):
+        return _disk_full(f"starting a container of {revision.service}", words)
+    if any(text in words for text in _NO_GPU):
+        return Cause(
+            "RunContainerError",
+            f"The Engine could not give a container of {revision.service} its GPU. Install the "
+            "NVIDIA container toolkit there, or ask for none.",
+            words,
+        )
+    if any(text in words for text in _NO_PROGRAM):
+        what = "its own program" if revision.container else "`python`"
+        return Cause(
+            "EnvironmentBroken",
+            f"The image {image} cannot run {what}. Build it so that this stands on its PATH.",
+            words,
+        )
+    return Cause(
+        "RunContainerError",
+        f"The Engine could not start a container of {revision.service}: {words.rstrip('.')}.",
+        words,
+    )
+
+
 def _of_start(log: str, revision: RevisionSpec) -> Cause | None:
     """What the output itself says about a start that failed."""
     script = revision.entry_script
+    if refused := _of_container(log, revision):
+        return refused
     trace = _user_trace(log)
     last = trace.rstrip().rpartition("\n")[2] if trace else ""
     in_init = _INIT_FAILED in log
@@ -126,6 +196,13 @@ def _of_start(log: str, revision: RevisionSpec) -> Cause | None:
         return _out_of_memory(revision, trace or _last_lines(log))
     if any(text in (last or log) for text in _SPACE):
         return _disk_full(doing, trace or _last_lines(log))
+    if trace and _READ_ONLY in last:
+        return Cause(
+            code,
+            f"{doing} writes where nothing may be written: {last}. In a container the project folder "
+            "is read-only; write to the folder that TMPDIR names.",
+            trace,
+        )
     if trace and (in_init or _IMPORT_FAILED in log):
         if found := _NO_MODULE.match(last):
             return Cause(code, _missing(found[1], script, revision), trace)

@@ -19,6 +19,7 @@ _CONFIGURATION = Path(__file__).with_name("gunicorn_conf.py")
 _APPLICATION = "azureml_inference_server_http.server.entry:app"
 _SLACK_SECONDS = 30
 _PORT = "5001"  # what scripts are told; nobody listens there
+INSIDE = Path("/slipway")  # where a container has what it is given
 _KEPT = ("TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -37,7 +38,6 @@ def build(
     """The content of `run.json`. `silence` is the seconds for which a replica may give no sign of life,
     `outer` the agent's own environment (a few names pass through)."""
     variables = dict(revision.environment.variables)
-    workers = min(_whole(variables.get("WORKER_COUNT"), revision.concurrency), revision.concurrency)
     venv = Path(revision.environment.location)
     environment = {
         **{name: value for name, value in (outer or os.environ).items() if name in _KEPT},
@@ -48,55 +48,91 @@ def build(
         "VIRTUAL_ENV": str(venv),
         "HOME": str(work / "home"),
         "TMPDIR": str(work / "tmp"),
-        "AML_APP_ROOT": str(work / "app"),
-        "AZUREML_ENTRY_SCRIPT": revision.entry_script,
-        "AZUREML_MODEL_DIR": str(model_folder(revision, staged)),
-        "AML_APP_INSIGHTS_ENABLED": "false",
-        "SCORING_TIMEOUT_MS": str(revision.scoring_timeout_ms),
-        "SERVICE_NAME": revision.service,
-        "SERVICE_VERSION": str(revision.number),
-        "SERVICE_PATH_PREFIX": f"api/v1/service/{revision.service}",
-        "WORKER_COUNT": str(workers),
-        "SERVER_PORT": _PORT,
-        "HEALTH_PORT": _PORT,
-        "HOSTNAME": replica,
+        **_told(revision, replica, work / "app", model_folder(revision, staged)),
         "SLIPWAY_REPLICA_FOLDER": str(work.parent),
     }
     return {
         "run": run,
-        "command": [
-            str(venv / "bin" / "python"),
-            "-m",
-            "gunicorn",
-            "-c",
-            str(_CONFIGURATION),
-            "-w",
-            str(workers),
-            "--worker-class",
-            "sync",
-            "--threads",
-            "1",
-            "--timeout",
-            str(_worker_timeout(revision, variables)),
-            "--access-logfile",
-            "-",
-            "--error-logfile",
-            "-",
-            _APPLICATION,
-        ],
+        "command": _server(str(venv / "bin" / "python"), str(_CONFIGURATION), revision),
         "cwd": str(work / "app"),
         "environment": environment,
         "log_bytes": log_bytes,
         "log_segments": LOG_SEGMENTS,
         "cgroups": cgroups,
+        "gate": _gate(revision, silence),
+    }
+
+
+def build_inside(
+    revision: RevisionSpec, *, replica: str, run: int, silence: float
+) -> dict[str, Any]:
+    """The content of a container's `run.json`: the same server, in the folders that it has mounted.
+
+    The image's own environment stands below what is told here.
+    """
+    staged = INSIDE / "staged"
+    environment = {
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",  # the project folder is read-only
+        **revision.environment.variables,
+        "HOME": "/tmp/home",  # noqa: S108  a file system of the container's own, in memory
+        "TMPDIR": "/tmp/tmp",  # noqa: S108
+        **_told(revision, replica, staged / "app", model_folder(revision, staged)),
+    }
+    return {
+        "run": run,
+        "command": _server("python", str(INSIDE / "runtime" / _CONFIGURATION.name), revision),
+        "cwd": str(staged / "app"),
+        "environment": environment,
         "gate": {
-            "workers": workers,
-            # with fewer workers than requests, some are meant to wait in the replica
-            "refuse": workers == revision.concurrency,
-            "wait": revision.max_request_wait_ms / 1000,
-            "hold": 0.8 * revision.scoring_timeout_ms / 1000,
-            "silence": silence,
+            **_gate(revision, silence),
+            "doors": {"folder": str(INSIDE / "doors"), "name": f"{replica}.sock"},
         },
+    }
+
+
+def _workers(revision: RevisionSpec) -> int:
+    wanted = _whole(revision.environment.variables.get("WORKER_COUNT"), revision.concurrency)
+    return min(wanted, revision.concurrency)
+
+
+def _told(revision: RevisionSpec, replica: str, app: Path, model: Path) -> dict[str, str]:
+    """What scripts and the scoring server go by, as `azmlinfsrv` would have set it."""
+    return {
+        "AML_APP_ROOT": str(app),
+        "AZUREML_ENTRY_SCRIPT": revision.entry_script,
+        "AZUREML_MODEL_DIR": str(model),
+        "AML_APP_INSIGHTS_ENABLED": "false",
+        "SCORING_TIMEOUT_MS": str(revision.scoring_timeout_ms),
+        "SERVICE_NAME": revision.service,
+        "SERVICE_VERSION": str(revision.number),
+        "SERVICE_PATH_PREFIX": f"api/v1/service/{revision.service}",
+        "WORKER_COUNT": str(_workers(revision)),
+        "SERVER_PORT": _PORT,
+        "HEALTH_PORT": _PORT,
+        "HOSTNAME": replica,
+    }
+
+
+def _server(python: str, configuration: str, revision: RevisionSpec) -> list[str]:
+    timeout = _worker_timeout(revision, revision.environment.variables)
+    return [
+        python, "-m", "gunicorn", "-c", configuration, "-w", str(_workers(revision)),
+        "--worker-class", "sync", "--threads", "1", "--timeout", str(timeout),
+        "--access-logfile", "-", "--error-logfile", "-", _APPLICATION,
+    ]  # fmt: skip
+
+
+def _gate(revision: RevisionSpec, silence: float) -> dict[str, Any]:
+    workers = _workers(revision)
+    return {
+        "workers": workers,
+        # with fewer workers than requests, some are meant to wait in the replica
+        "refuse": workers == revision.concurrency,
+        "wait": revision.max_request_wait_ms / 1000,
+        "hold": 0.8 * revision.scoring_timeout_ms / 1000,
+        "silence": silence,
     }
 
 

@@ -26,6 +26,8 @@ of the same revision: the router had no reason to keep a copy of it.
 taken by one that is free; 503 when that is longer than the replica may be silent.
 """
 
+from __future__ import annotations
+
 import contextlib
 import mmap
 import os
@@ -126,7 +128,9 @@ class Gate:
     """One run's gate. Made in the replica's folder, which is the current one from then on.
 
     `told` is `run.json`'s "gate": {"workers", "refuse", "wait", "hold", "silence"}, the last three in
-    seconds: how long a request may wait before it is begun, how long of that here, and the replica's silence.
+    seconds: how long a request may wait before it is begun, how long of that here, and the replica's silence;
+    and where replicas do not see each other's folders, "doors": {"folder", "name"}, a folder that the
+    replicas of a revision share.
     """
 
     def __init__(
@@ -143,6 +147,14 @@ class Gate:
         self.wait: float = told["wait"]
         self.hold: float = told["hold"]
         self.silence: float = told["silence"]
+        here = Path.cwd()
+        shared = told.get("doors")
+        self.door_name = f"{shared['folder']}/{shared['name']}" if shared else DOOR
+        self.other_doors = (
+            (Path(shared["folder"]), "*.sock")
+            if shared
+            else (here.parent, f"{here.name.rpartition('-')[0]}-*/{DOOR}")
+        )
         self.clock, self.wall = clock, wall
         self.memory = os.memfd_create("slipway-cells", 0)
         os.truncate(self.memory, 8 * (self.workers + 1))
@@ -207,7 +219,7 @@ class Gate:
 
     def end(self) -> None:
         """The workers are gone: nobody new gets in, and what had not begun goes elsewhere."""
-        for name in (LISTEN, HEALTH, DOOR):
+        for name in (LISTEN, HEALTH, self.door_name):
             with contextlib.suppress(OSError):
                 Path(name).unlink()
         now = self.clock()
@@ -237,19 +249,16 @@ class Gate:
 
     def _pass_on(self) -> None:
         """Give what waits to the gates of other replicas of this revision, in turn."""
-        here = Path.cwd()
-        doors = [
-            door
-            for door in sorted(here.parent.glob(f"{here.name.rpartition('-')[0]}-*/{DOOR}"))
-            if door.parent != here
-        ]
+        folder, pattern = self.other_doors
+        own = Path(self.door_name).absolute()
+        doors = [door for door in sorted(folder.glob(pattern)) if door != own]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             for guest in [item for item in self.guests if item.refused_at is None]:
                 for _ in range(len(doors)):
                     doors.append(doors.pop(0))
                     try:
-                        sender.connect(f"../{doors[-1].relative_to(here.parent)}")
+                        sender.connect(os.path.relpath(doors[-1]))
                         # the byte in front is there for a request of which nothing was read yet
                         socket.send_fds(sender, [b".", guest.data], [guest.fileno()])
                     except OSError:
@@ -261,7 +270,7 @@ class Gate:
         """Take what another gate passes on."""
         if self.door is None:
             if self.cells[self.workers]:
-                self.door = _bind(DOOR, socket.SOCK_DGRAM)
+                self.door = _bind(self.door_name, socket.SOCK_DGRAM)
             return
         while self.door.fileno() in ready:
             try:

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from deployments.agent import life, plan, store
 from deployments.agent.host import Host
+from deployments.agent.hosts import host_for
 from deployments.agent.prober import Prober
-from deployments.agent.process_host import ProcessHost
 from deployments.agent.record import PACE, Pace, Process, Record, Sighting, Wanted
 from deployments.codec import from_json, to_json
 from deployments.drivers import process_checks, process_logs
@@ -62,7 +62,7 @@ class Agent:
         self.folder = ClusterFolder(root)
         self.folder.ensure()
         self.pace, self.clock = pace, clock
-        self.host = ProcessHost(self.folder) if host is None else host
+        self.host = host_for(self.folder) if host is None else host
         self.records: dict[str, Record] = {}
         self.prober = Prober()
         self._copiers = ThreadPoolExecutor(max_workers=self.host.copiers, thread_name_prefix="copy")

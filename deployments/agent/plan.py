@@ -191,6 +191,7 @@ def _start(
     """Runs to begin: oldest first, as far as there is room."""
     cpu = room.cpu - sum(r.revision.resources.cpu for r in records if r.placed)
     memory = room.memory_gb - sum(r.revision.resources.memory_gb for r in records if r.placed)
+    gpus = room.gpu - sum(r.revision.resources.gpu for r in records if r.placed)
     actions: list[Action] = []
     for record in sorted(records, key=lambda record: (record.created_at, record.id)):
         if record.id in draining:
@@ -198,13 +199,15 @@ def _start(
         seen = sightings.get(record.id, Sighting())
         if record.phase is Phase.SCHEDULING:
             asked = record.revision.resources
-            if asked.cpu > cpu + 1e-9 or asked.memory_gb > memory + 1e-9:
-                cause = _no_room(record, cpu, memory)
+            lacks = asked.cpu > cpu + 1e-9 or asked.memory_gb > memory + 1e-9
+            if lacks or asked.gpu > max(gpus, 0):
+                cause = _no_room(record, cpu, memory, gpus)
                 if record.cause != cause:
                     actions.append(Refuse(record.id, cause))
                 continue
             cpu -= asked.cpu
             memory -= asked.memory_gb
+            gpus -= asked.gpu
             actions.append(Place(record.id, "there is room"))
         elif record.phase is Phase.PULLING and seen.prepared:
             actions.append(Start(record.id, "its files are in place"))
@@ -217,12 +220,15 @@ def _start(
     return actions
 
 
-def _no_room(record: Record, cpu: float, memory: float) -> Cause:
+def _no_room(record: Record, cpu: float, memory: float, gpus: int) -> Cause:
     asked = record.revision.resources
+    wants_gpu = f" and {asked.gpu} GPU" if asked.gpu else ""
+    has_gpu = f" and {max(gpus, 0)} GPU" if asked.gpu else ""
     return Cause(
         "PodUnschedulable",
-        f"A replica of {record.service} asks for {asked.cpu:g} cores and {asked.memory_gb:g} GiB; "
-        f"this machine has {max(cpu, 0):.2f} cores and {max(memory, 0):.2f} GiB left. "
+        f"A replica of {record.service} asks for {asked.cpu:g} cores and {asked.memory_gb:g} GiB"
+        f"{wants_gpu}; "
+        f"this machine has {max(cpu, 0):.2f} cores and {max(memory, 0):.2f} GiB{has_gpu} left. "
         "Ask for less, run fewer replicas, or remove another service.",
     )
 

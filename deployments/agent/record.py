@@ -170,10 +170,11 @@ PACE = Pace()
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """The machine's whole room: cores and GiB."""
+    """The machine's whole room: cores, GiB and accelerators."""
 
     cpu: float
     memory_gb: float
+    gpu: int = 0
 
 
 @dataclass(frozen=True, slots=True)

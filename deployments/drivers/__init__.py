@@ -9,6 +9,7 @@ from deployments.types import ClusterKind
 
 _DRIVERS = {
     ClusterKind.PROCESS: "deployments.drivers.process:ProcessDriver",
+    ClusterKind.DOCKER: "deployments.drivers.docker:DockerDriver",
 }
 
 

@@ -63,15 +63,16 @@ def this_machine(asked: Sequence[Resources]) -> NodeCapacity:
 
 def run(folder: ClusterFolder) -> Iterator[Check]:
     """The checks, in the order they are needed."""
-    yield _folder(folder)
+    yield folder_check(folder)
     yield _disk(folder)
     beat = read_heartbeat(folder)
-    yield _agent(folder, beat)
+    yield agent_check(folder)
     if beat is not None:
         yield _limits(beat)
 
 
-def _folder(folder: ClusterFolder) -> Check:
+def folder_check(folder: ClusterFolder) -> Check:
+    """Whether what is wanted can be written down."""
     name = "cluster folder can be written"
     probe = folder.root / f".check.{os.getpid()}"
     try:
@@ -110,7 +111,9 @@ def _disk(folder: ClusterFolder) -> Check:
     return Check(name, CheckStatus.PASS, evidence)
 
 
-def _agent(folder: ClusterFolder, beat: dict[str, Any] | None) -> Check:
+def agent_check(folder: ClusterFolder) -> Check:
+    """Whether its agent lives, and sees what it needs to."""
+    beat = read_heartbeat(folder)
     name = "agent is alive"
     remedy = f"Start it: `python manage.py run_agent {folder.root.name}`."
     if beat is None:
@@ -119,6 +122,8 @@ def _agent(folder: ClusterFolder, beat: dict[str, Any] | None) -> Check:
     evidence = f"pid {beat['pid']}, last heartbeat {age:.1f} s ago"
     if age > HEARTBEAT_STALE:
         return Check(name, CheckStatus.FAIL, evidence, remedy)
+    if trouble := beat.get("trouble"):
+        return Check(name, CheckStatus.FAIL, f"{evidence}; it waits: {trouble}")
     return Check(name, CheckStatus.PASS, evidence)
 
 

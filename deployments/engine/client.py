@@ -27,11 +27,18 @@ DEADLINE = 10.0  # seconds of one call; builds, pulls and followed logs say thei
 _OLDEST_API = "1.40"  # Docker 19.03: device requests
 
 
-def connect(spec: EngineSpec, *, deadline: float = DEADLINE) -> docker.DockerClient:
-    """A client of this Engine. The caller closes it. Raises Unavailable, PermanentError."""
+def connect(
+    spec: EngineSpec, *, deadline: float = DEADLINE, connections: int = 10
+) -> docker.DockerClient:
+    """A client of this Engine, which keeps up to `connections` open. The caller closes it.
+    Raises Unavailable, PermanentError."""
     with told(f"The Docker Engine at {spec.url}"):
         client = docker.DockerClient(
-            base_url=spec.url, version="auto", timeout=deadline, tls=_tls(spec) or False
+            base_url=spec.url,
+            version="auto",
+            timeout=deadline,
+            tls=_tls(spec) or False,
+            max_pool_size=connections,
         )
         version = client.api.api_version
     if tuple(map(int, version.split("."))) < tuple(map(int, _OLDEST_API.split("."))):
