@@ -1,10 +1,11 @@
 """The router's control loop of one cluster.
 
 Four times a second: see the cluster through its driver, bring HAProxy there, tell the cluster which
-replicas are in rotation, draining and out. Once a second: one sample per version, one verdict of the
-autoscaler, and its count given to the driver.
+replicas are in rotation, draining and out; where requests wait, ask the autoscaler whether more are needed
+at once. Once a second: one sample per version, one verdict of the autoscaler, its count given to the driver.
 
     observe -> prepare -> read -> apply -> publish -> (each second) sample -> decide -> scale
+                                                   -> (in use) decide on the reading -> scale
 
     router.versions   what the cluster shows            router.measuring   readings to samples
     router.dataplane  HAProxy                           router.scaler      verdicts and the ledger
@@ -209,6 +210,7 @@ class RouterLoop:
             self.ring.add(made)
             await self._scaler.second(made)
             await self.sizing.turned(reading, self._scaler.capacity)
+        await self._scaler.reading(reading.at, reading.figures)
         self._measuring.note(reading)
 
     async def _observe(self) -> Observation | None:

@@ -2,13 +2,19 @@
 the ledger.
 
 `router.autoscaler.policy` decides, `router.hindrances` says what is a row of the ledger; in here is only
-who is asked when. A version that stands still at its least, for which nobody asked in a whole window, is not
-asked again. One version's trouble never stops the others'.
+who is asked when:
+
+    second    each second, every version with its new sample; but one that stands still at its least, for
+              which nobody asked in a whole window, is not asked again
+    reading   each turn, the versions in which somebody waits: they may be given more, never fewer
+
+One version's trouble never stops the others'.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from deployments.drivers.base import Driver
 from deployments.errors import SlipwayError
@@ -16,8 +22,9 @@ from deployments.types import Capacity
 from router import hindrances, sampling
 from router.autoscaler import policy, window
 from router.autoscaler.policy import Code, Limits
-from router.autoscaler.window import Load
+from router.autoscaler.window import Load, Reading
 from router.haproxy.pool import Key
+from router.haproxy.stats import BackendFigures
 from router.ring import Ring
 from router.samples import DecisionRecord, Sample
 from router.versions import Version, Versions
@@ -67,26 +74,51 @@ class Scaler:
                 if sample.busy_peak or sample.queued_peak or sample.arrivals or sample.rejected:
                     version.loud_at = sample.at
                 elif _still(version, now):
+                    version.passed_at = now
                     continue
             await self._decide(key, version, now)
             version.decided = True
+
+    async def reading(self, at: float, figures: Mapping[Key, BackendFigures]) -> None:
+        """What stood in the router at a moment: the versions whose queue may ask for more at once."""
+        now = self._clock()
+        for key, figure in figures.items():
+            if not figure.queued or (version := self.versions.by_key.get(key)) is None:
+                continue
+            scaling = version.spec.scaling
+            if (
+                not scaling.autoscale
+                or scaling.refresh_seconds > 1
+                or version.desired >= scaling.maximum
+                or not version.window.seconds
+            ):
+                continue
+            if (version.scaling.looked_at or 0.0) < version.passed_at:
+                # it was passed over then because the policy would have said the same
+                version.scaling = replace(version.scaling, looked_at=version.passed_at)
+            await self._decide(key, version, now, Reading(at, figure.busy, figure.queued))
 
     def gone(self, versions: Sequence[Version]) -> None:
         """These versions are no more: their stories end."""
         for version in versions:
             self.ring.add(hindrances.end(version.stories, self._clock()))
 
-    async def _decide(self, key: Key, version: Version, now: float) -> None:
+    async def _decide(
+        self, key: Key, version: Version, now: float, reading: Reading | None = None
+    ) -> None:
         revision = version.spec.revision
         load = Load(
             desired=version.desired,
             standing=version.standing,
             window=version.window,
             placeable=sampling.placeable(self.capacity, revision.resources),
+            reading=reading,
         )
         limits = Limits(version.spec.scaling, revision.concurrency)
         decision = policy.decide(load, limits, version.scaling, now)
         version.scaling = decision.state
+        if reading is not None and decision.code is Code.BETWEEN:
+            return  # nothing new since the last verdict
         before = version.desired
         changes = decision.valid and decision.replicas != before
         refusal = await self._apply(key, version, decision.replicas) if changes else ""

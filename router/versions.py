@@ -38,6 +38,7 @@ class Version:
     calm: bool = False  # as many are ready as are wanted, and none comes or goes
     decided: bool = False  # the policy has seen what is new
     loud_at: float = 0.0  # the last second in which somebody asked for it
+    passed_at: float = 0.0  # when the policy was not asked last, because all is as it was
     stories: tuple[Hindrance, ...] = ()  # what keeps it from its count, for the ledger
 
 
