@@ -33,11 +33,16 @@ def session_allows(session_key: str | None, needed: Role) -> bool:
     For websockets, which outlive the request that opened them: a person may sign out, change the
     password, lose a role or be deactivated meanwhile. Blocking; consumers call it in a thread.
     """
+    return allows(session_person(session_key), needed)
+
+
+def session_person(session_key: str | None) -> object:
+    """Whose session it is now; an anonymous user, or None, where it stands no more."""
     if not session_key:
-        return False
+        return None
     request = HttpRequest()
     request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
-    return allows(get_user(request), needed)
+    return get_user(request)
 
 
 def person(request: HttpRequest) -> User:

@@ -13,3 +13,11 @@ def pretty(value: Any) -> str:
     text = json.dumps(value, indent=2, ensure_ascii=False)
     # a JSON string holds no bare line end, so what is joined here is layout only
     return _PLAIN_LIST.sub(lambda found: "[" + _LINE_END.sub(" ", found[1]) + "]", text)
+
+
+def pretty_text(text: str) -> str:
+    """The same for JSON that is text already; what is no JSON stays as it is."""
+    try:
+        return pretty(json.loads(text))
+    except ValueError:
+        return text

@@ -28,10 +28,10 @@ from django.urls import path
 
 from deployments.errors import NotFound, PermanentError, TemporaryError
 from portal import live
-from portal.access import session_allows
+from portal.access import session_person
 from portal.consumers import NOT_SIGNED_IN, NOT_UNDERSTOOD
+from portal.local_runs import may_read_log
 from portal.log_sources import Page, read_page, topics
-from portal.models import Role
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class LogConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if time.monotonic() - self.checked_at < RECHECK:
             return True
         key = self.scope["session"].session_key
-        if not await _in_thread(session_allows, key, Role.VIEWER):
+        if not await _in_thread(_may_follow, key, self.source):
             await self.close(code=NOT_SIGNED_IN)
             return False
         self.checked_at = time.monotonic()
@@ -150,6 +150,10 @@ class LogConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def say(self, message: dict[str, Any]) -> None:
         await self.send(text_data=json.dumps(message, ensure_ascii=False))
+
+
+def _may_follow(session_key: str | None, source: str) -> bool:
+    return may_read_log(session_person(session_key), source)
 
 
 @cache

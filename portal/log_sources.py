@@ -2,6 +2,7 @@
 
     deployment:<id>      one deployment's log
     environment:<hash>   one environment's build log
+    local:<id>           one local run's log (its owner's and administrators': `local_runs.may_read_log`)
     service:<name>       the latest deployment's log and all replicas, merged by time
 
 A cursor is opaque text that says how far each log has been read. Reading on from it leaves nothing out
@@ -23,6 +24,7 @@ from deployments.clusters.drivers import driver_for
 from deployments.drivers.base import Driver
 from deployments.environments.models import Environment, EnvironmentBuild
 from deployments.errors import InvalidInput, NotFound
+from deployments.localruns.models import LocalRun
 from deployments.services.models import Deployment, Service
 from portal.log_merge import Line, Part, merge, plain
 
@@ -119,6 +121,10 @@ def _logs(source: str, seen: dict[str, str]) -> list[_File | _Replica]:
         ):
             raise NotFound(f"There is no environment with the hash {key[:12]}.")
         return [_File(source, settings.HOME.environment_log(key))]
+    if kind == "local" and key.isdecimal():
+        if not LocalRun.objects.filter(pk=int(key)).exists():
+            raise NotFound(f"There is no local run {key}; they are kept for a day.")
+        return [_File(source, settings.HOME.local_log(int(key)))]
     if kind == "service":
         return _service_logs(key, seen)
     raise NotFound(f"There is no log named {source[:80]}.")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import json
+import logging
 import mmap
 import os
 import signal
@@ -29,15 +30,24 @@ _LATE = 2.0  # seconds an old worker has for the request it is in
 _LOOK = 0.1
 _PATIENCE = 600.0
 _imports = threading.Lock()  # no fork in the midst of an import
+_forking = threading.Event()  # somebody waits for a reload: it comes before the next import
 
 
 def on_starting(server: Any) -> None:
     """No fork while a library is half imported: the child would wait for it for ever."""
-    os.register_at_fork(
-        before=_imports.acquire, after_in_parent=_imports.release, after_in_child=_imports.release
-    )
+    os.register_at_fork(before=_begin_fork, after_in_parent=_end_fork, after_in_child=_end_fork)
     _import("azureml_inference_server_http.server.create_app")
     threading.Thread(target=_warm, name="warm", daemon=True).start()
+
+
+def _begin_fork() -> None:
+    _forking.set()
+    _imports.acquire()
+
+
+def _end_fork() -> None:
+    _imports.release()
+    _forking.clear()
 
 
 def when_ready(server: Any) -> None:
@@ -68,8 +78,8 @@ def post_fork(server: object, worker: Any) -> None:
         began, edit, error = time.monotonic(), _edit(), ""
         try:
             load()
-        except (Exception, SystemExit):  # noqa: BLE001 - a script may raise anything
-            error = traceback.format_exc()
+        except (Exception, SystemExit) as raised:  # noqa: BLE001 - a script may raise anything
+            error = _told(raised)
             sys.stderr.write(error)
             sys.stderr.flush()
             worker.wsgi = _failing(error)
@@ -80,6 +90,27 @@ def post_fork(server: object, worker: Any) -> None:
             _write("modules.json", _libraries())
 
     worker.load_wsgi = load_or_tell
+
+
+def worker_exit(server: object, worker: object) -> None:
+    """At once: threads that libraries had in the master are not here, and their farewell waits for them."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _told(raised: BaseException) -> str:
+    """The script's own exception, from its own code on: the server makes an exit of it."""
+    while isinstance(raised, SystemExit) and raised.__context__ is not None:
+        raised = raised.__context__
+    own = type(raised).__module__.startswith("azureml_inference_server_http")
+    if own and raised.__cause__ is not None:
+        raised = raised.__cause__
+    frames, root = raised.__traceback__, os.environ["AML_APP_ROOT"] + os.sep
+    while frames is not None and not frames.tb_frame.f_code.co_filename.startswith(root):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(raised), raised, frames))
 
 
 def _edit() -> int:
@@ -132,6 +163,8 @@ def _warm() -> None:
             time.sleep(_LOOK)
             continue
         for name in names:
+            while _forking.is_set():
+                time.sleep(_LOOK)
             if name not in sys.modules:
                 _import(name)
         return

@@ -69,7 +69,7 @@ class LocalRun(models.Model):
         return f"local run {self.pk} of {self.name}"
 
     def get_absolute_url(self) -> str:
-        return reverse("local-run", args=[self.pk])
+        return reverse("service-local-run", args=[self.pk])
 
     @property
     def ended(self) -> bool:

@@ -41,7 +41,8 @@ _STATES: dict[str, tuple[str, str]] = {
         _OK,
     ),
     **dict.fromkeys(
-        ("failed", "crashed", "fail", "error", "failure", "unreachable", "offline", "lost", "refused"),
+        ("failed", "crashed", "fail", "error", "failure", "unreachable", "offline", "lost", "refused",
+         "broken"),
         _BAD,
     ),
     **dict.fromkeys(
@@ -49,7 +50,8 @@ _STATES: dict[str, tuple[str, str]] = {
     ),
     **dict.fromkeys(
         ("transitioning", "running", "rolling", "rolling out", "building", "starting", "loading",
-         "pulling", "deploying", "deleting", "applying", "zipping", "hashing", "image", "pushing"),
+         "pulling", "deploying", "deleting", "applying", "zipping", "hashing", "image", "pushing",
+         "preparing"),
         _MOVE,
     ),
     **dict.fromkeys(("queued", "scheduling", "waiting", "pending", "draining"), _WAIT),

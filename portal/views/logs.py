@@ -3,20 +3,27 @@
 from collections.abc import AsyncIterator
 from dataclasses import astuple
 
+from asgiref.sync import sync_to_async
 from channels.db import database_sync_to_async
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from deployments.errors import InvalidInput, NotFound, PermanentError, TemporaryError
-from portal.access import requires
+from portal.access import person, requires
 from portal.forms.logs import LogQuery
+from portal.local_runs import may_read_log
 from portal.log_merge import as_text
 from portal.log_sources import PAGE, Page, read_page
 from portal.models import Role
 from portal.views.services_shared import get_service, page
 
 _read_in_thread = database_sync_to_async(read_page, thread_sensitive=False)
+
+
+def _refuse_unless_allowed(request: HttpRequest, source: str) -> None:
+    if not may_read_log(person(request), source):
+        raise Http404("There is no such log.")
 
 
 @requires(Role.VIEWER)
@@ -31,6 +38,7 @@ def service_logs(request: HttpRequest, name: str) -> HttpResponse:
 @require_GET
 def data(request: HttpRequest, source: str) -> HttpResponse:
     """The next page as JSON: {lines: [[at, source, stream, text]], cursor, at_end}, or {reason}."""
+    _refuse_unless_allowed(request, source)
     query = LogQuery(request.GET)
     if not query.is_valid():
         return JsonResponse({"reason": "The limit is not a number of lines."}, status=400)
@@ -60,6 +68,7 @@ def service_data(request: HttpRequest, name: str) -> HttpResponse:
 @require_GET
 async def download(request: HttpRequest, source: str) -> StreamingHttpResponse:
     """The whole log as plain text, page by page: never all of it in memory."""
+    await sync_to_async(_refuse_unless_allowed)(request, source)
     first = await _read_in_thread(source)
     response = StreamingHttpResponse(_text(source, first), content_type="text/plain; charset=utf-8")
     filename = source.replace(":", "-")[:80]

@@ -13,10 +13,12 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from deployments.environments.changes import create_environment
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput, SlipwayError
+from deployments.localruns import changes as localruns
+from deployments.localruns.models import LocalRun
 from deployments.registry.models import Blob, ModelVersion
-from deployments.services import changes, no_code, sources, versions
+from deployments.services import changes, no_code, planning, sources, versions
 from deployments.services.models import Revision, Service, ServiceVersion
-from portal import brought, project_source
+from portal import brought, local_runs, project_source
 from portal.access import person, requires
 from portal.deploy_fill import read_files
 from portal.deploy_initial import of_model, of_revision
@@ -47,9 +49,11 @@ _FIELDS = {"model_versions": "models", "source": "archive"}
 def deploy_new(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         return _submit(request, None)
-    initial = of_model(request.GET.get("model", ""))
-    form = DeployForm(initial=initial)
-    return render(request, "services/deploy.html", _form_context(form, None, None))
+    initial, kept = of_model(request.GET.get("model", "")), None
+    if (local := _from_local_run(request)) is not None:
+        initial, kept = local
+    form = DeployForm(initial=initial, has_kept=kept is not None)
+    return render(request, "services/deploy.html", _form_context(form, None, kept))
 
 
 @requires(Role.VIEWER)
@@ -76,6 +80,8 @@ def settings_page(
     if revision is not None and revision.source is not None:
         kept = project_source.keep(person(request), revision.source)
     initial = of_revision(revision, kept) | {"version": _version(request, rows, revision)}
+    if (local := _from_local_run(request)) is not None:
+        initial, kept = local
     form = DeployForm(initial=initial, service=service, has_kept=kept is not None)
     context = _form_context(form, service, kept) | {
         "access": access or _access_form(service),
@@ -86,6 +92,15 @@ def settings_page(
     return render(
         request, "services/settings.html", page(service, "settings", **context), status=status
     )
+
+
+def _from_local_run(request: HttpRequest) -> tuple[dict[str, Any], Kept] | None:
+    """`?local=<id>&source=<note>`: the form a local run came from, with the source as it was edited."""
+    pk = request.GET.get("local", "")
+    kept = project_source.from_token(person(request), request.GET.get("source", ""))
+    if not pk.isdecimal() or kept is None:
+        return None
+    return local_runs.initial_of(local_runs.get_run(person(request), int(pk)), kept), kept
 
 
 def _access_form(service: Service) -> AccessForm:
@@ -176,6 +191,61 @@ def _deploy(
         found = changes.check(asked)
         if not found:
             return changes.deploy(person(request), asked)
+    except InvalidInput as error:
+        found = [error]
+    except SlipwayError as error:
+        form.add_error(None, error.message)
+        return None
+    for problem in found:
+        _complain(form, problem)
+    return None
+
+
+@requires(Role.DEPLOYER)
+@require_POST
+def run_locally(request: HttpRequest) -> HttpResponse:
+    """What the form says, run once on this machine; a form that is wrong comes back as it does when it
+    is deployed."""
+    service = get_service(request.POST["service"]) if request.POST.get("service") else None
+    form, kept = _bound(request, service)
+    run = None
+    if form.is_valid():
+        run = _local_run(request, form, service, kept)
+    if run is not None:
+        return redirect(run)
+    context = _form_context(form, service, kept)
+    if service is None:
+        return render(request, "services/deploy.html", context, status=422)
+    context |= {"access": _access_form(service), "deletion": DeleteForm(service=service)}
+    return render(
+        request, "services/settings.html", page(service, "settings", **context), status=422
+    )
+
+
+def _local_run(
+    request: HttpRequest, form: DeployForm, service: Service | None, kept: Kept | None
+) -> LocalRun | None:
+    """The run that was written down; None with the reasons in the form."""
+    actor = person(request)
+    try:
+        asked = _request(request, form, service, kept)
+        found = planning.check(asked)
+        if not found:
+            plan = planning.plan_of(asked, service)
+            cluster = service.cluster if service is not None else form.cleaned_data["cluster"]
+            return localruns.start(
+                actor,
+                name=asked.name,
+                service=service.name if service is not None else "",
+                cluster=cluster,
+                environment=plan.environment
+                or no_code.environment_for(actor, plan.model_versions[0]),
+                source=plan.source if plan.entry_script else None,
+                entry_script=plan.entry_script,
+                model_versions=plan.model_versions,
+                config=plan.config,
+                form=local_runs.form_values(_sent(form.data)),
+            )
     except InvalidInput as error:
         found = [error]
     except SlipwayError as error:

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from portal.views import (
+    local_runs,
     services,
     services_access,
     services_deploy,
@@ -21,6 +22,16 @@ urlpatterns = [
     path("_deploy/models/", services_deploy.model_choices, name="service-deploy-models"),
     path("_deploy/capacity/", services_deploy.capacity, name="service-deploy-capacity"),
     path("_deploy/fill/", services_deploy.fill, name="service-deploy-fill"),
+    path("_deploy/local/", services_deploy.run_locally, name="service-run-locally"),
+    path("_local/", local_runs.run_list, name="service-local-runs"),
+    path("_local/<int:pk>/", local_runs.run_page, name="service-local-run"),
+    path("_local/<int:pk>/state/", local_runs.state, name="service-local-state"),
+    path("_local/<int:pk>/file/", local_runs.file, name="service-local-file"),
+    path("_local/<int:pk>/save/", local_runs.save, name="service-local-save"),
+    path("_local/<int:pk>/send/", local_runs.send, name="service-local-send"),
+    path("_local/<int:pk>/keep/", local_runs.keep, name="service-local-keep"),
+    path("_local/<int:pk>/stop/", local_runs.stop, name="service-local-stop"),
+    path("_local/<int:pk>/use/", local_runs.use, name="service-local-use"),
     path("<slug:name>/", services_overview.overview, name="service-overview"),
     path("<slug:name>/header/", services_overview.header, name="service-header"),
     path("<slug:name>/state/", services_overview.state, name="service-state"),

@@ -9,7 +9,9 @@ import psutil
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
+from django.db import DatabaseError
 
+from deployments.localruns import changes as local_runs
 from portal.supervision import Supervisor
 
 _SUPERVISOR_SECONDS = 30.0
@@ -24,12 +26,19 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         stopped = stop_supervisor(Supervisor(settings.HOME.run))
+        _stop_local_runs()
         # No portal process is left that could start them again.
         for folder in sorted(settings.HOME.clusters.iterdir()):
             call_command("stop_router", folder.name, stdout=self.stdout)
             call_command("stop_replicas", folder.name, stdout=self.stdout)
         if not options["quiet"]:
             self.stdout.write("Slipway is stopped." if stopped else "Slipway was not running.")
+
+
+def _stop_local_runs() -> None:
+    # a database that is not there, or is older than this version, has none
+    with suppress(DatabaseError):
+        local_runs.stop_all()
 
 
 def stop_supervisor(supervisor: Supervisor) -> bool:
