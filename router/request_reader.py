@@ -19,6 +19,7 @@ from router.unix_socket import listen
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 256 * 1024  # bytes
+_HANG_UP_SECONDS = 1.0
 
 
 class RequestReader:
@@ -29,6 +30,7 @@ class RequestReader:
         self._plane = plane
         self._versions: dict[str, str] = {}
         self._backends: object = None
+        self._reading: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve(self, path: Path, stopping: asyncio.Event) -> None:
         made = listen(path)
@@ -38,9 +40,21 @@ class RequestReader:
         finally:
             server.close()
             path.unlink(missing_ok=True)
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        """What is connected still ends its reading by itself; cut off, each would be told as an error."""
+        for writer in self._reading.values():
+            writer.close()
+        if self._reading:
+            await asyncio.wait(self._reading, timeout=_HANG_UP_SECONDS)
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         splitter = Splitter()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  for the type checker: a callback of a server is one
+        self._reading[task] = writer
+        task.add_done_callback(self._reading.pop)
         try:
             while data := await reader.read(_AT_ONCE):
                 self.requests.add(splitter.lines(data), self.names, time.time())

@@ -16,12 +16,14 @@ from deployments.errors import Conflict
 from deployments.home import Home
 from router import admin_api
 from router.dataplane import DataPlane, Settings
-from router.haproxy.process import HAProxy, Paths, find_binary
+from router.haproxy.process import HAProxy, Paths, find_binary, steady_thread
 from router.loop import RouterLoop
 from router.request_reader import RequestReader
 from router.ring import Ring
 
 log = logging.getLogger(__name__)
+
+_STEP_BACK = 5  # of niceness: where cores are short requests go before the loop's turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,10 @@ class Place:
 async def run(place: Place, driver: Driver, settings: Settings, haproxy_bin: str = "") -> None:
     """Until SIGTERM or SIGINT. HAProxy is left serving."""
     with _alone(place):
-        haproxy = HAProxy(await asyncio.to_thread(find_binary, haproxy_bin), place.paths)
+        spawner = steady_thread()
+        os.nice(_STEP_BACK)  # this thread, and those that it makes from here on
+        binary = await asyncio.to_thread(find_binary, haproxy_bin)
+        haproxy = HAProxy(binary, place.paths, spawner)
         loop = RouterLoop(
             driver,
             DataPlane(haproxy, settings),

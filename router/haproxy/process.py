@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -119,11 +120,23 @@ def _version(binary: Path) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-class HAProxy:
-    """One cluster's HAProxy. The methods that touch the process are blocking unless async."""
+def steady_thread() -> Executor:
+    """A thread that keeps the priority of whoever makes it. A process has that of the thread that
+    starts it, and so have the workers it reloads."""
+    thread = ThreadPoolExecutor(1, "haproxy")
+    thread.submit(int).result()  # begun now, not when it is needed
+    return thread
 
-    def __init__(self, binary: Path, paths: Paths) -> None:
+
+class HAProxy:
+    """One cluster's HAProxy. The methods that touch the process are blocking unless async.
+
+    `spawner` is where it is started from; None: any thread will do.
+    """
+
+    def __init__(self, binary: Path, paths: Paths, spawner: Executor | None = None) -> None:
         self.binary = binary
+        self._spawner = spawner
         self.paths = paths
         self.runtime = RuntimeSocket(paths.stats_socket)
         self.master = MasterSocket(paths.master_socket)
@@ -228,7 +241,7 @@ class HAProxy:
 
     async def start(self) -> None:
         """Start it with what was installed; returns once it answers."""
-        await asyncio.to_thread(self._spawn)
+        await asyncio.get_running_loop().run_in_executor(self._spawner, self._spawn)
         await self._answering(_START_SECONDS)
 
     def _spawn(self) -> None:

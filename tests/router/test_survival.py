@@ -73,6 +73,52 @@ class Far:
         return {item.replica: item.state.value for item in report.routes}.get(name)
 
 
+def niceness(pid: int) -> int:
+    """Field 19 of /proc/<pid>/stat; the second one, in parentheses, may hold spaces."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16])
+
+
+async def test_the_loop_steps_back_for_haproxy_and_its_workers(rig: Rig, far: Far) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    behind = min(own + 5, 19)
+    far.driver.put(service("demo"), replica("a", "demo", (await rig.replica()).address))
+    far.driver.write()
+    await far.start()
+    await far.put("a")
+    master = rig.haproxy.running()
+    assert master is not None
+    [worker] = master.children()
+    far.driver.put(service("slow", max_request_wait_ms=9000))  # no backend waits so long: a reload
+    far.driver.write()
+    await eventually(
+        lambda: [item for item in master.children() if item.pid != worker.pid], "the reload"
+    )
+    assert far.process is not None
+    assert niceness(far.process.pid) == behind
+    assert [niceness(item.pid) for item in (master, *master.children())] == [own] * (
+        1 + len(master.children())
+    )
+    threads = Path(f"/proc/{far.process.pid}/task")
+    assert (
+        sum(niceness(int(item.name)) == own for item in threads.iterdir()) == 1
+    )  # it starts HAProxy
+
+
+async def test_the_loop_ends_quietly_with_the_request_log_connected(rig: Rig, far: Far) -> None:
+    spec = service("demo", request_log=True)
+    far.driver.put(spec, replica("a", "demo", (await rig.replica()).address))
+    far.driver.write()
+    await far.start()
+    await far.put("a")
+    async with httpx.AsyncClient() as client:
+        await client.post(rig.score("demo"), content=b"{}")
+    assert far.process is not None
+    far.process.terminate()
+    assert await asyncio.wait_for(far.process.wait(), 10) == 0
+    assert "Traceback" not in far.log()
+    assert "HAProxy serves on" in far.log()
+
+
 async def test_the_loop_killed_loses_no_request_and_the_next_one_adopts(rig: Rig, far: Far) -> None:
     first, second = await rig.replica(), await rig.replica()
     spec = service("demo", concurrency=2, max_request_wait_ms=5000)
