@@ -7,10 +7,10 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
+from deployments.version import VERSION
 from portal.access import allows
 from portal.models import Role
 
-VERSION = "0.1.0"
 THEME_COOKIE = "slipway_theme"
 THEMES = ("light", "dark")
 

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from deployments import logstore
 from deployments.environments import claims
+from deployments.environments.causes import FAILED_CODE, UNREACHABLE_CODE
 from deployments.environments.claims import Build, Next
 from deployments.environments.models import BuildState, EnvironmentBuild
 from deployments.errors import PermanentError, SlipwayError, TemporaryError
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FAILED_CODE = "EnvironmentBuildFailed"
-UNREACHABLE_CODE = "PackageIndexUnreachable"
 _POLL = 0.5  # seconds between two looks at somebody else's build
 _RENEW = 5.0  # seconds between two signs of life; the lease is 30
 _EVIDENCE = 40  # last lines that go with a failure

@@ -9,6 +9,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Codes that go with a cause. The second may pass by itself.
+FAILED_CODE = "EnvironmentBuildFailed"
+UNREACHABLE_CODE = "PackageIndexUnreachable"
+
 # What the module is called in Python, where people write that instead of the package's name.
 _IMPORT_NAMES = {
     "bs4": "beautifulsoup4",
@@ -65,6 +69,11 @@ _HASH = re.compile(r"Hash mismatch|DO NOT MATCH THE HASHES", re.I)
 _NO_VENV = re.compile(r"ensurepip is not available|No module named (?:ensurepip|venv)")
 
 
+_ELSEWHERE = (
+    "If it is a conda package that is not on PyPI, it needs a Docker or Kubernetes cluster."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """`temporary` where the same build may succeed later without a change."""
@@ -73,8 +82,13 @@ class Failure:
     temporary: bool = False
 
 
-def explain(lines: Sequence[str], *, installer: str, folder: str) -> Failure:
-    """The cause in `lines` of output of `installer` ("uv" or "pip"), which wrote to `folder`."""
+def explain(
+    lines: Sequence[str], *, installer: str, folder: str, elsewhere: str = _ELSEWHERE
+) -> Failure:
+    """The cause in `lines` of output of `installer` ("uv" or "pip"), which wrote to `folder`.
+
+    `elsewhere` is said of a package that the index does not have and that is no misspelling known here.
+    """
     text = "\n".join(lines)
     if _DISK.search(text):
         return Failure(
@@ -99,14 +113,14 @@ def explain(lines: Sequence[str], *, installer: str, folder: str) -> Failure:
             "and build again.",
             temporary=True,
         )
-    return Failure(_packages(text, installer) or _said(lines, installer))
+    return Failure(_packages(text, installer, elsewhere) or _said(lines, installer))
 
 
-def _packages(text: str, installer: str) -> str:
+def _packages(text: str, installer: str, elsewhere: str) -> str:
     if found := _PIP_NO_VERSION.search(text):
         name, wanted, known = found[1], found[2].strip(), found[3]
         if known == "none":
-            return _missing(name, wanted, installer)
+            return _missing(name, wanted, installer, elsewhere)
         newest = ", ".join(known.split(", ")[-5:])
         return (
             f"{installer} could not find {name}{wanted}: there is no such version. The newest for this "
@@ -114,7 +128,7 @@ def _packages(text: str, installer: str) -> str:
         )
     if found := _UV_MISSING.search(text):
         asked = (found[2] or found[1]).rstrip(",.")
-        return _missing(found[1], asked.removeprefix(found[1]), installer)
+        return _missing(found[1], asked.removeprefix(found[1]), installer, elsewhere)
     if found := _PYTHON.search(text):
         needed = (found[1] or found[2]).rstrip(",.")
         return f"A package needs {needed}, which is not this environment's Python. {_why(text)}".strip()
@@ -134,14 +148,12 @@ def _packages(text: str, installer: str) -> str:
             f"choose a version that has one, or install what its build needs.{_hint(name)}"
         )
     if found := _PIP_MISSING.search(text):
-        return _missing(found[1], found[2], installer)
+        return _missing(found[1], found[2], installer, elsewhere)
     return ""
 
 
-def _missing(name: str, wanted: str, installer: str) -> str:
-    hint = _hint(name) or (
-        " If it is a conda package that is not on PyPI, it needs a Docker or Kubernetes cluster."
-    )
+def _missing(name: str, wanted: str, installer: str, elsewhere: str) -> str:
+    hint = _hint(name) or f" {elsewhere}"
     mark = ":" if hint.startswith(" did") else "."
     return f"{installer} could not find {name}{wanted}{mark}{hint}"
 

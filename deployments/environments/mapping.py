@@ -24,10 +24,10 @@ from deployments.errors import InvalidInput
 # The one place that says which scoring server replicas run; it is in every environment.
 SCORING_SERVER = "azureml-inference-server-http"
 SCORING_SERVER_VERSION = "1.5.1"
-_OLDEST_PYTHON = (3, 9)  # what that server needs
+OLDEST_PYTHON = (3, 9)  # what that server needs
 
 # Azure's old dependency, in everybody's conda files; on Azure it brought the scoring server.
-_AZUREML_DEFAULTS = "azureml-defaults"
+AZUREML_DEFAULTS = "azureml-defaults"
 
 # Part of every virtual environment, or a switch of conda's own: nothing to install.
 _IMPLICIT = {"pip", "ca-certificates", "nomkl", "cpuonly"}
@@ -151,20 +151,34 @@ def process_plan(definition: Definition, interpreters: Sequence[tuple[int, int]]
         problems.append(_not_on_pypi(missing))
     if python is None and not problems:
         problems.append(InvalidInput("No Python was found on this machine to build it with."))
-    for part in (definition.conda.pip, definition.pip):
-        for requirement in part.requirements:
-            try:
-                wanted += _from_pip(requirement, notes)
-            except InvalidInput as error:
-                problems.append(error)
-    wanted.append(f"{SCORING_SERVER}=={SCORING_SERVER_VERSION}")
-    options = dict.fromkeys((*definition.pip.options, *definition.conda.pip.options))
+    lines = pip_lines(definition, wanted, notes, problems)
     return ProcessPlan(
         python=None if problems else python,
-        lines=(*options, *sorted(set(wanted))),
+        lines=lines,
         notes=tuple(dict.fromkeys(notes)),
         problems=tuple(problems),
     )
+
+
+def pip_lines(
+    definition: Definition,
+    wanted: Sequence[str],
+    notes: list[str],
+    problems: list[InvalidInput],
+) -> tuple[str, ...]:
+    """A requirements file's lines: what is `wanted` already, the definition's pip parts, the scoring server.
+
+    What is said or wrong on the way is added to `notes` and `problems`.
+    """
+    found = [*wanted, f"{SCORING_SERVER}=={SCORING_SERVER_VERSION}"]
+    for part in (definition.conda.pip, definition.pip):
+        for requirement in part.requirements:
+            try:
+                found += _from_pip(requirement, notes)
+            except InvalidInput as error:
+                problems.append(error)
+    options = dict.fromkeys((*definition.pip.options, *definition.conda.pip.options))
+    return (*options, *sorted(set(found)))
 
 
 def _image_notes(definition: Definition) -> list[str]:
@@ -191,7 +205,7 @@ def _not_on_pypi(missing: Sequence[CondaPackage]) -> InvalidInput:
 
 def _from_conda(package: CondaPackage, notes: list[str]) -> str:
     name = _RENAMED.get(package.name, package.name)
-    if name == _AZUREML_DEFAULTS and not package.spec:
+    if name == AZUREML_DEFAULTS and not package.spec:
         notes.append(_defaults_note())
         return f"{SCORING_SERVER}=={SCORING_SERVER_VERSION}"
     if package.build:
@@ -205,7 +219,7 @@ def _from_conda(package: CondaPackage, notes: list[str]) -> str:
 
 
 def _from_pip(wanted: PipRequirement, notes: list[str]) -> list[str]:
-    if wanted.name == _AZUREML_DEFAULTS and not wanted.requirement.specifier:
+    if wanted.name == AZUREML_DEFAULTS and not wanted.requirement.specifier:
         notes.append(_defaults_note())
         return []
     _check_server(wanted.name, wanted.requirement.specifier, wanted.line, "pip_requirements")
@@ -286,7 +300,7 @@ def _choose_python(
             field="conda_yaml",
         )
     chosen = matching[0]
-    if chosen < _OLDEST_PYTHON:
+    if chosen < OLDEST_PYTHON:
         raise InvalidInput(
             f"Line {package.line}: the scoring server needs Python 3.9 or newer, not "
             f"{chosen[0]}.{chosen[1]}.",
@@ -297,6 +311,11 @@ def _choose_python(
             f"The machine's own Python {chosen[0]}.{chosen[1]} is used for {package.text}."
         )
     return chosen
+
+
+def allows_python(package: CondaPackage, python: tuple[int, int]) -> bool:
+    """Whether a `python=...` line is satisfied by this one, judged by major and minor version."""
+    return f"{python[0]}.{python[1]}" in _minor_specifiers(package)
 
 
 def _minor_specifiers(package: CondaPackage) -> SpecifierSet:

@@ -20,13 +20,8 @@ from django.conf import settings
 from django.utils import timezone
 
 from deployments.environments import building, causes, claims, installer, interpreters
-from deployments.environments.building import (
-    FAILED_CODE,
-    UNREACHABLE_CODE,
-    Attempt,
-    ClaimLost,
-    Log,
-)
+from deployments.environments.building import Attempt, ClaimLost, Log
+from deployments.environments.causes import FAILED_CODE, UNREACHABLE_CODE
 from deployments.environments.definition import parse
 from deployments.environments.mapping import ProcessPlan, process_plan
 from deployments.environments.models import Environment, EnvironmentBuild

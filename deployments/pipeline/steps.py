@@ -20,6 +20,8 @@ from deployments.environments.hashing import environment_hash
 from deployments.environments.models import BuildState, EnvironmentBuild
 from deployments.environments.venvs import ensure_built, is_complete
 from deployments.errors import PermanentError
+from deployments.images import registries
+from deployments.images.models import ImageBuild, Registry
 from deployments.pipeline.archive import write_zip
 from deployments.pipeline.ignore import select
 from deployments.pipeline.log import DeploymentLog
@@ -107,9 +109,11 @@ def _no_code_files(revision: Revision, folder: Path) -> list[str]:
 def hashing(run: Run) -> Done:
     """Say which environment it is; the row's hash is held to its definition."""
     environment = run.revision.environment
+    run.log.write("Creating Container Registry if not exists.")
     if run.service.cluster.kind == run.service.cluster.Kind.PROCESS:
-        run.log.write("Creating Container Registry if not exists.")
         run.log.write("This cluster keeps environments on the machine itself; none is needed.")
+    else:
+        run.log.write(_registry_line(registries.workspace()))
     run.log.write("Registering the environment.")
     expected = environment_hash(
         base_image=environment.base_image,
@@ -126,8 +130,44 @@ def hashing(run: Run) -> Done:
     return Done(f"{environment}, {environment.hash[:12]}")
 
 
+def _registry_line(registry: Registry | None) -> str:
+    if registry is None:
+        return "No workspace registry is set up; images stay on the Engine that builds them."
+    return f"The workspace's registry is {registry.name} ({registry.address})."
+
+
 def image(run: Run) -> Done:
-    """Find the environment built, or build it."""
+    """Find the environment built, or build it: a virtual environment, or an image."""
+    if run.service.cluster.kind == run.service.cluster.Kind.PROCESS:
+        return _virtual_environment(run)
+    # Docker's client library is slow to import, and process clusters never need it
+    from deployments.images.builds import ensure_image
+    from deployments.images.engines import place_of
+
+    environment = run.revision.environment
+    began = timezone.now()
+    place = place_of(run.service.cluster)
+    ready = ImageBuild.objects.filter(hash=environment.hash, state=BuildState.READY).exists()
+    if ready:
+        run.log.write("Use the existing image.")
+
+    def say(text: str) -> None:
+        if not ready and text.startswith("Building image "):
+            run.log.write("Building image..")
+        run.log.write(text, source="build")
+
+    build = ensure_image(environment, place, log=say, check=run.check_claim)
+    run.log.write(f"The image is {build.reference}.")
+    here = build.started_at is not None and build.started_at >= began
+    if not here:
+        return Done("found on the Engine" if build.registry is None else "found")
+    if build.found and build.registry is not None:
+        run.log.write("Use the existing image.")
+        return Done(f"found in {build.registry.name}")
+    return Done("built" if build.registry is None else f"built, pushed to {build.registry.name}")
+
+
+def _virtual_environment(run: Run) -> Done:
     environment = run.revision.environment
     build = EnvironmentBuild.objects.filter(hash=environment.hash, state=BuildState.READY).first()
     found = build is not None and is_complete(build.location)
@@ -143,7 +183,7 @@ def applying(run: Run) -> Done:
     cluster = run.service.cluster
     run.log.write(f"Cluster {cluster.name} ({cluster.get_kind_display()}, {cluster.purpose}).")
     driver = driver_for(cluster)
-    location = specs.environment_location(run.revision.environment.hash)
+    location = specs.environment_location(run.revision.environment.hash, kind=cluster.kind)
     driver.stage(specs.revision_spec(run.revision, location=location), StorageBlobs())
     run.check_claim()
     run.log.write("Submitting deployment to compute.")

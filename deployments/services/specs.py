@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 from django.db.models import prefetch_related_objects
 
+from deployments.clusters.models import Cluster
 from deployments.environments.models import BuildState, EnvironmentBuild
 from deployments.errors import TemporaryError
+from deployments.images.models import ImageBuild
 from deployments.services import keys
 from deployments.services.config import DeploymentConfig, from_values
 from deployments.services.models import Revision, Service, ServiceVersion
@@ -81,15 +83,22 @@ def revision_spec(revision: Revision, *, location: str) -> RevisionSpec:
     )
 
 
-def environment_location(environment_hash: str) -> str:
-    """Where the environment is built. Raises TemporaryError while it is not."""
-    location = (
-        EnvironmentBuild.objects.filter(hash=environment_hash, state=BuildState.READY)
-        .values_list("location", flat=True)
-        .first()
-    )
+def environment_location(environment_hash: str, *, kind: str) -> str:
+    """Where the environment stands on a cluster of this kind: a folder, or an image's reference.
+
+    Raises TemporaryError while it is not built.
+    """
+    process = kind == Cluster.Kind.PROCESS
+    ready = {"hash": environment_hash, "state": BuildState.READY}
+    if process:
+        venvs = EnvironmentBuild.objects.filter(**ready).values_list("location", flat=True)
+        location = venvs.first()
+    else:
+        images = ImageBuild.objects.filter(**ready).values_list("reference", flat=True)
+        location = images.first()
     if not location:
-        raise TemporaryError(f"Environment {environment_hash[:12]} is not built yet.")
+        what = "Environment" if process else "The image of environment"
+        raise TemporaryError(f"{what} {environment_hash[:12]} is not built yet.")
     return location
 
 
@@ -106,7 +115,7 @@ def service_spec(service: Service) -> ServiceSpec:
     shares = split([row.share for row in rows])
     return ServiceSpec(
         name=service.name,
-        versions=tuple(_version_spec(row, shares[row.name]) for row in rows),
+        versions=tuple(_version_spec(row, shares[row.name], service.cluster.kind) for row in rows),
         auth=AuthSpec(
             key_enabled=service.auth_enabled,
             token_enabled=service.token_auth_enabled,
@@ -117,11 +126,11 @@ def service_spec(service: Service) -> ServiceSpec:
     )
 
 
-def _version_spec(row: ServiceVersion, percent: int) -> VersionSpec:
+def _version_spec(row: ServiceVersion, percent: int, kind: str) -> VersionSpec:
     revision = row.current
     if revision is None:
         raise TemporaryError(f"{row} has no revision any more.")
-    location = environment_location(revision.environment.hash)
+    location = environment_location(revision.environment.hash, kind=kind)
     return VersionSpec(
         name=row.name,
         revision=revision_spec(revision, location=location),
