@@ -4,7 +4,7 @@ What runs is what the Engine lists: one call a cycle, of all containers that car
 Events only wake the agent earlier. The Engine starts nothing again by itself; the agent's own back-off
 does, and the container of the run before the last is removed only then, so its output can be looked at.
 
-    <cluster>/runtime-<hash>/   inside.py  gate.py  gunicorn_conf.py, for every container, read-only
+    <cluster>/runtime-<hash>/   inside.py  gate*.py  gunicorn_conf.py, for every container, read-only
     <cluster>/doors/<revision>/ where gates of one revision hand connections on
     <replica>/told/run.json     what it starts
     <replica>/run/              listen.sock and health.sock, made by the container
@@ -44,7 +44,7 @@ from deployments.types import Cause, Exit
 
 logger = logging.getLogger(__name__)
 
-_RUNTIME = ("inside.py", "gate.py", "gunicorn_conf.py")
+_RUNTIME = ("inside.py", "gate.py", "gate_guest.py", "gate_sockets.py", "gunicorn_conf.py")
 _ABOUT_EVERY = 30.0
 _OUTPUT_SECONDS = 5.0  # for the last of an ended container's output
 _TMPFS = "size=256m,mode=1777"

@@ -319,7 +319,7 @@ def test_checks_that_come_and_go_are_nothing(start):
     for _ in range(200):
         run.connect(b"", "health.sock").close()
     assert health(run)[0] == 200
-    assert run.gate.asking == {}
+    assert run.gate.health.asking == {}
 
 
 def test_it_sleeps_while_nothing_comes(start):
