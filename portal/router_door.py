@@ -39,9 +39,9 @@ class Door:
 
 def door_of(cluster: Cluster) -> Door | None:
     """The door of a router on this machine; None where its address is good as it is."""
-    if cluster.kind != Cluster.Kind.PROCESS or not cluster.tls_chain:
+    if cluster.kind == Cluster.Kind.KUBERNETES or not cluster.tls_chain:
         return None
     bind = settings.ENV.router_bind
     bracketed = f"[{bind}]" if ":" in bind and not bind.startswith("[") else bind
     host = _EVERY_ADDRESS.get(bind, bracketed)
-    return Door(f"{host}:{settings.ENV.router_tls_port}", cluster.tls_cname, cluster.tls_chain)
+    return Door(f"{host}:{cluster.tls_port}", cluster.tls_cname, cluster.tls_chain)

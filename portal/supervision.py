@@ -79,6 +79,19 @@ def programs(
     return (redis, *rest) if own_redis else rest
 
 
+def of_cluster(
+    name: str, kind: str, *, python: str, checkout: Path, port: int, tls_port: int
+) -> tuple[Program, ...]:
+    """The agent and the router of an attached cluster that this machine runs them for."""
+    manage = (python, str(checkout / "manage.py"))
+    given = (name, "--kind", kind, "--settings", "portal.settings_rowless")
+    ports = ("--port", str(port), "--tls-port", str(tls_port))
+    return (
+        Program(f"agent-{name}", (*manage, "run_agent", *given), priority=50),
+        Program(f"router-{name}", (*manage, "run_router", *given, *ports), priority=50),
+    )
+
+
 def _quoted(argument: str) -> str:
     # supervisord expands %(name)s, and splits the command as a shell splits words
     return "'" + argument.replace("%", "%%").replace("'", "'\\''") + "'"
@@ -110,28 +123,43 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 [supervisorctl]
 serverurl=unix://{path(run / "supervisord.sock")}
+
+[include]
+files={path(included(run))}/*.conf
 """
     ]
-    for program in programs:
-        parts.append(
-            f"""\
+    parts += [_section(program, logs, start=program.first) for program in programs]
+    return "\n".join(parts)
+
+
+def included(run: Path) -> Path:
+    """The folder of what comes and goes while the supervisor runs: a file a cluster."""
+    return run / "clusters.d"
+
+
+def render_cluster(programs: tuple[Program, ...], *, logs: Path) -> str:
+    """One such file; its programs start when it is taken in."""
+    return "\n".join(_section(program, logs, start=True) for program in programs)
+
+
+def _section(program: Program, logs: Path, *, start: bool) -> str:
+    log = str(logs / f"{program.name}.log").replace("%", "%%")
+    return f"""\
 [program:{program.name}]
 command={" ".join(_quoted(argument) for argument in program.command)}
 priority={program.priority}
-autostart={str(program.first).lower()}
+autostart={str(start).lower()}
 autorestart=true
 startsecs=1
 startretries=1000000
 stopwaitsecs={program.stop_seconds}
 killasgroup={str(program.with_children).lower()}
 redirect_stderr=true
-stdout_logfile={path(logs / f"{program.name}.log")}
+stdout_logfile={log}
 stdout_logfile_maxbytes=10MB
 stdout_logfile_backups=2
 environment=PYTHONUNBUFFERED="1"
 """
-        )
-    return "\n".join(parts)
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -147,7 +175,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-_NO_ANSWER = (OSError, http.client.HTTPException, xmlrpc.client.Error)
+NO_ANSWER = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 
 
 class Supervisor:
@@ -157,7 +185,7 @@ class Supervisor:
         self._socket = run / "supervisord.sock"
         self.pid_file = run / "supervisord.pid"
 
-    def _call(self, method: str, *arguments: bool) -> Any:
+    def _call(self, method: str, *arguments: bool | str) -> Any:
         with closing(_UnixConnection(self._socket)) as connection:
             connection.request("POST", "/RPC2", xmlrpc.client.dumps(arguments, method))
             return xmlrpc.client.loads(connection.getresponse().read())[0][0]
@@ -166,14 +194,14 @@ class Supervisor:
         """Its pid, or None when none answers on the socket."""
         try:
             return int(self._call("supervisor.getPID"))
-        except _NO_ANSWER:
+        except NO_ANSWER:
             return None
 
     def states(self) -> dict[str, str]:
         """State word (RUNNING, BACKOFF, ...) by program; empty when it does not answer."""
         try:
             rows = self._call("supervisor.getAllProcessInfo")
-        except _NO_ANSWER:
+        except NO_ANSWER:
             return {}
         return {row["name"]: row["statename"] for row in rows}
 
@@ -181,7 +209,17 @@ class Supervisor:
         """Start every program that does not run yet. Does not wait for them."""
         self._call("supervisor.startAllProcesses", False)
 
+    def take_in(self) -> None:
+        """Start, stop and start anew what the files in `included` added, took away and changed.
+        Raises OSError and what is in `NO_ANSWER` when it cannot be told; may be repeated."""
+        ((added, changed, removed),) = self._call("supervisor.reloadConfig")
+        for group in (*changed, *removed):
+            self._call("supervisor.stopProcessGroup", group)
+            self._call("supervisor.removeProcessGroup", group)
+        for group in (*changed, *added):
+            self._call("supervisor.addProcessGroup", group)
+
     def shutdown(self) -> None:
         """Ask it to stop its processes and itself. Not an error when it is gone."""
-        with suppress(*_NO_ANSWER):
+        with suppress(*NO_ANSWER):
             self._call("supervisor.shutdown")

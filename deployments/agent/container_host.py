@@ -24,7 +24,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -366,9 +366,9 @@ class ContainerHost:
         if pending is None or (pending.done() and pending.exception() is not None):
             self._removing[item.id] = self._pool.submit(self._quietly, self.engine.remove, item.id)
 
-    def _quietly(self, do: object, *arguments: str) -> None:
+    def _quietly(self, do: Callable[..., None], *arguments: str) -> None:
         try:
-            do(*arguments)  # type: ignore[operator]
+            do(*arguments)
         except SlipwayError as error:
             logger.warning("%s It is tried again.", error.message)
             raise

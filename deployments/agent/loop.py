@@ -34,7 +34,7 @@ from deployments.drivers.process_layout import (
     write_json,
 )
 from deployments.errors import Unavailable
-from deployments.types import Cause, Exit, Phase, RouteReport, ServiceSpec
+from deployments.types import Cause, ClusterKind, Exit, Phase, RouteReport, ServiceSpec
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Agent:
         self.folder = ClusterFolder(root)
         self.folder.ensure()
         self.pace, self.clock = pace, clock
-        self.host = host_for(self.folder) if host is None else host
+        self.host = host_for(self.folder, ClusterKind.PROCESS) if host is None else host
         self.records: dict[str, Record] = {}
         self.prober = Prober()
         self._copiers = ThreadPoolExecutor(max_workers=self.host.copiers, thread_name_prefix="copy")

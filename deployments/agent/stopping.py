@@ -8,7 +8,9 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deployments.agent import processes, store
+from deployments.agent import store
+from deployments.agent.host import Host
+from deployments.agent.hosts import host_for, kind_of
 from deployments.agent.record import Process, Record
 from deployments.drivers.process_layout import ClusterFolder, locked
 from deployments.types import Phase
@@ -28,36 +30,39 @@ class Stopped:
 def stop_replicas(root: Path, *, grace: float = 8.0, wait: float = AGENT_SECONDS) -> Stopped:
     """Stop all of them; `grace` and `wait` are seconds, for the replicas and for a living agent.
 
-    Raises Unavailable when an agent lives on.
+    Raises Unavailable when an agent lives on, or a Docker cluster's Engine cannot be asked.
     """
     folder = ClusterFolder(root)
     if not folder.replicas.is_dir():
         return Stopped(0, 0)
     with locked(folder.agent_lock, deadline=wait):
         records = list(store.load(folder).values())
-        running = [record for record in records if _runs(folder, record)]
+        host = host_for(folder, kind_of(folder))
+        host.begin()
+        running = [record for record in records if _runs(host, record)]
         for record in running:
-            processes.terminate(processes.look(folder.replica(record.id), record.run))
+            host.terminate(record)
         until = time.monotonic() + grace
         left = running
         while left and time.monotonic() < until:
             time.sleep(_POLL)
-            left = [record for record in left if _runs(folder, record)]
+            host.begin()
+            left = [record for record in left if _runs(host, record)]
         for record in left:
-            processes.kill_all_of(folder.replica(record.id))
+            host.kill(record)
         until = time.monotonic() + 2.0
-        while any(_runs(folder, record) for record in left) and time.monotonic() < until:
+        while any(_runs(host, record) for record in left) and time.monotonic() < until:
             time.sleep(_POLL)
+            host.begin()
         for record in records:
             if not record.leaving:
                 store.save(folder, _waiting(record))
+        host.close()
         return Stopped(len(running), len(left))
 
 
-def _runs(folder: ClusterFolder, record: Record) -> bool:
-    if not record.run:
-        return False
-    return processes.look(folder.replica(record.id), record.run).process is Process.RUNNING
+def _runs(host: Host, record: Record) -> bool:
+    return bool(record.run) and host.look(record).process is Process.RUNNING
 
 
 def _waiting(record: Record) -> Record:

@@ -3,19 +3,22 @@
 import logging
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from deployments.audit.record import record
+from deployments.clusters import engines, ports
 from deployments.clusters.drivers import available_kinds, driver_for
 from deployments.clusters.models import Cluster, Sku
 from deployments.clusters.router_settings import apply_router_on_commit
 from deployments.codec import from_json, to_json
+from deployments.drivers import engine_file
 from deployments.errors import Conflict, InvalidInput, SlipwayError
 from deployments.services.fits import purpose_problems
 from deployments.signals import announce
-from deployments.types import Capacity, Check, CheckStatus
+from deployments.types import Capacity, Check, CheckStatus, EngineSpec
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -35,10 +38,13 @@ def attach(
     kind: str = Cluster.Kind.PROCESS.value,
     purpose: str = Cluster.Purpose.DEV_TEST.value,
     description: str = "",
+    engine: EngineSpec | None = None,
+    router_port: int | None = None,
 ) -> Cluster:
     """Take a cluster into use. Its checks and its capacity are read and stored on the way.
 
-    Raises InvalidInput (with its field), or Conflict when it is attached already.
+    `engine` and `router_port` are a Docker cluster's. Raises InvalidInput (with its field), or Conflict
+    when it is attached already.
     """
     if kind not in available_kinds():
         raise InvalidInput(
@@ -72,6 +78,18 @@ def attach(
     except ValidationError as error:
         field, messages = next(iter(error.message_dict.items()))
         raise InvalidInput(messages[0], field=field) from error
+    if kind == Cluster.Kind.DOCKER.value:
+        _prepare_engine(cluster, engine, router_port)
+    try:
+        return _attach(actor, cluster)
+    except Exception:
+        if kind == Cluster.Kind.DOCKER.value:
+            engine_file.mark_detached(settings.HOME.cluster(name))
+        raise
+
+
+def _attach(actor: "AbstractBaseUser | None", cluster: Cluster) -> Cluster:
+    name, kind, purpose, sku = cluster.name, cluster.kind, cluster.purpose, cluster.sku
     capacity, checks = _look(cluster)
     if wrong := purpose_problems(capacity, purpose):
         raise InvalidInput(wrong[0].message, field="purpose")
@@ -89,6 +107,7 @@ def attach(
                     "purpose": purpose,
                     "sku": sku.name,
                     "router_url": cluster.router_url,
+                    **({"engine": cluster.engine_url} if cluster.engine_url else {}),
                 },
             )
             if purpose != Cluster.Purpose.DEV_TEST.value:
@@ -99,8 +118,31 @@ def attach(
     return cluster
 
 
+def _prepare_engine(cluster: Cluster, engine: EngineSpec | None, router_port: int | None) -> None:
+    """Look at its Engine, and write down for its agent how that is reached."""
+    if engine is None:
+        raise InvalidInput("Give the Engine's address.", field=engines.URL)
+    spec = engines.checked(engine)
+    if router_port is None:
+        raise InvalidInput("Give the port of the cluster's router.", field="router_port")
+    ports.check(router_port)
+    if engine_file.path_of(settings.HOME.cluster(cluster.name)).exists():
+        raise Conflict(
+            f"A cluster {cluster.name} that was detached is still being taken apart; try again in a "
+            "moment, or choose another name."
+        )
+    engines.look(spec)
+    engines.give(cluster, spec)
+    cluster.router_port = router_port
+    engines.write_file(cluster)
+
+
 def detach(actor: "AbstractBaseUser | None", cluster: Cluster) -> None:
-    """Give a cluster up. Raises Conflict while services run on it."""
+    """Give a cluster up. Raises Conflict while services run on it.
+
+    What a Docker cluster has on its Engine is removed soon after by the portal, which ends its agent and
+    its router first.
+    """
     with transaction.atomic():
         names = list(cluster.services.values_list("name", flat=True)[:6])
         if names:
@@ -116,11 +158,16 @@ def detach(actor: "AbstractBaseUser | None", cluster: Cluster) -> None:
             before={"kind": cluster.kind, "purpose": cluster.purpose, "sku": cluster.sku.name},
         )
         Cluster.objects.filter(pk=cluster.pk).delete()
+        if cluster.kind == Cluster.Kind.DOCKER.value:
+            root = settings.HOME.cluster(cluster.name)
+            transaction.on_commit(lambda: engine_file.mark_detached(root))
         announce("cluster", cluster.name)
 
 
 def refresh(cluster: Cluster) -> list[Check]:
     """Run the checks and read the capacity anew; both are stored with the row."""
+    if cluster.kind == Cluster.Kind.DOCKER.value:
+        engines.write_file(cluster)
     capacity, checks = _look(cluster)
     _keep(cluster, capacity, checks)
     cluster.save(update_fields=["checks", "checked_at", "capacity"])

@@ -16,7 +16,16 @@ def _process(name: str) -> Driver:
     return ProcessDriver(settings.HOME.cluster(name))
 
 
-_BY_KIND: dict[str, Callable[[str], Driver]] = {Cluster.Kind.PROCESS.value: _process}
+def _docker(name: str) -> Driver:
+    from deployments.drivers.docker import DockerDriver
+
+    return DockerDriver(settings.HOME.cluster(name))
+
+
+_BY_KIND: dict[str, Callable[[str], Driver]] = {
+    Cluster.Kind.PROCESS.value: _process,
+    Cluster.Kind.DOCKER.value: _docker,
+}
 
 
 def available_kinds() -> tuple[str, ...]:

@@ -124,6 +124,12 @@ class Cluster(models.Model):
         return reverse("cluster-detail", args=[self.name])
 
     @property
+    def tls_port(self) -> int:
+        """The port its router answers TLS on; beside its own where it has one."""
+        port: int = settings.ENV.router_tls_port
+        return port if self.router_port is None else self.router_port + 1
+
+    @property
     def address(self) -> str:
         """Where clients reach its router: by the certificate's name once it has one.
 
@@ -136,7 +142,7 @@ class Cluster(models.Model):
         if (given.scheme, given.hostname) == ("https", self.tls_cname):
             return plain
         host = f"[{self.tls_cname}]" if ":" in self.tls_cname else self.tls_cname
-        port = settings.ENV.router_tls_port
+        port = self.tls_port
         return f"https://{host}" if port == 443 else f"https://{host}:{port}"
 
 

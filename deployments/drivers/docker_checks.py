@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from deployments.drivers import engine_file, process_checks
@@ -28,6 +29,7 @@ _LEAST_DISK = 2 * _GIB
 _LEAST_VERSION = (19, 3)
 _BAD_DRIVERS = ("vfs",)
 _TRY_SECONDS = 15.0
+_NEW = 60.0  # seconds after it was attached, for which a cluster's agent may be on its way
 # Run by the image's Python: answers one connection on a socket in a folder that the host sees.
 _ANSWER = (
     "import socket; s = socket.socket(socket.AF_UNIX); s.bind('/slipway/try/s'); s.listen(1); "
@@ -78,7 +80,16 @@ def run(folder: ClusterFolder) -> Iterator[Check]:
         return
     with closing(Engine(file.engine)) as engine:
         yield from _of_engine(engine, file, folder)
-    yield process_checks.agent_check(folder)
+    yield _agent(folder)
+
+
+def _agent(folder: ClusterFolder) -> Check:
+    """It is started when the cluster was attached, which is only just being done the first time."""
+    found = process_checks.agent_check(folder)
+    attached = engine_file.path_of(folder.root).stat().st_mtime
+    if process_checks.heartbeat(folder) is None and time.time() - attached < _NEW:
+        return replace(found, status=CheckStatus.UNKNOWN, evidence="it is being started", remedy="")
+    return found
 
 
 def _of_engine(engine: Engine, file: EngineFile, folder: ClusterFolder) -> Iterator[Check]:

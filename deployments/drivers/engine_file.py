@@ -4,6 +4,7 @@ They have no rows. The portal writes the file when a cluster is attached and whe
 credentials change; it holds secrets (a TLS key, passwords) and is its owner's alone (mode 600).
 """
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from deployments.errors import Unavailable
 from deployments.types import EngineSpec
 
 NAME = "engine.json"
+DETACHED = "detached"  # beside it once the cluster's row is gone: what is left is to be taken apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,21 @@ class EngineFile:
 
 def path_of(root: Path) -> Path:
     return root / NAME
+
+
+def mark_detached(root: Path) -> None:
+    """Says that nobody wants this cluster any more. Not an error when it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        (root / DETACHED).touch()
+
+
+def is_abandoned(root: Path, now: float, seconds: float) -> bool:
+    """Whether a cluster without a row is one that was detached, rather than being attached just now:
+    its mark says so, or its age (`seconds`), where whoever detached it was killed before."""
+    try:
+        return (root / DETACHED).exists() or now - path_of(root).stat().st_mtime > seconds
+    except FileNotFoundError:
+        return False
 
 
 def read(root: Path) -> EngineFile:

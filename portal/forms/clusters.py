@@ -4,9 +4,14 @@ from itertools import groupby
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.core.validators import URLValidator
+from django.http import QueryDict
 
+from deployments import sealed
 from deployments.clusters.models import Cluster, Sku
+from deployments.errors import SlipwayError
+from deployments.types import EngineSpec
 from portal.forms.fields import set_choices
 
 # What can be attached at all, and in which words it is offered or not yet.
@@ -15,6 +20,19 @@ KIND_NOTES = {
     Cluster.Kind.DOCKER.value: "Replicas are containers of a Docker Engine.",
     Cluster.Kind.KUBERNETES.value: "Replicas are pods of a Kubernetes cluster.",
 }
+
+
+_PEM = {"rows": 4, "autocomplete": "off", "spellcheck": "false", "class": "mono"}
+_KEPT = "kept_key"
+
+
+def without_key(sent: QueryDict) -> QueryDict:
+    """What was sent, with the Engine's key sealed: a page that comes back must not hold it readable."""
+    data = sent.copy()
+    if key := data.get("engine_key", "").strip():
+        data[_KEPT] = sealed.seal(key, sealed.ENGINE_KEYS)
+        data["engine_key"] = ""
+    return data
 
 
 def sku_words(sku: Sku) -> str:
@@ -57,8 +75,33 @@ class AttachForm(forms.Form):
         widget=forms.RadioSelect,
     )
     sku = forms.ChoiceField(label="Machine size (SKU)")
+    engine_url = forms.CharField(
+        label="Docker Engine",
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        help_text="unix:///path/of/its/socket on this machine, or tcp://host:port with TLS elsewhere.",
+    )
+    engine_ca = forms.CharField(
+        label="Its authority (PEM)", required=False, widget=forms.Textarea(_PEM)
+    )
+    engine_cert = forms.CharField(
+        label="Client certificate (PEM)", required=False, widget=forms.Textarea(_PEM)
+    )
+    engine_key = forms.CharField(
+        label="Client key (PEM)", required=False, widget=forms.Textarea(_PEM)
+    )
+    kept_key = forms.CharField(required=False, widget=forms.HiddenInput)
+    router_port = forms.IntegerField(
+        label="Port of its router",
+        required=False,
+        min_value=1,
+        max_value=65534,
+        help_text="On this machine; with a certificate it answers TLS on the next one.",
+    )
     router_url = forms.CharField(
         label="Router address",
+        required=False,
         max_length=512,
         help_text="Where clients reach this cluster’s router; scoring addresses begin with it.",
     )
@@ -85,8 +128,44 @@ class AttachForm(forms.Form):
     def clean_sku(self) -> Sku:
         return Sku.objects.get(name=self.cleaned_data["sku"])
 
+    def clean_kept_key(self) -> str:
+        sealed_key = self.cleaned_data["kept_key"]
+        if not sealed_key:
+            return ""
+        try:
+            return sealed.unseal(
+                sealed_key, sealed.ENGINE_KEYS, what="The key", remedy="paste it again"
+            )
+        except SlipwayError as error:
+            raise forms.ValidationError(error.message) from error
+
+    def engine(self) -> EngineSpec:
+        """The Engine as it was given."""
+        cleaned = self.cleaned_data
+        return EngineSpec(
+            cleaned.get("engine_url", ""),
+            cleaned.get("engine_ca", ""),
+            cleaned.get("engine_cert", ""),
+            cleaned.get("engine_key") or cleaned.get(_KEPT, ""),
+        )
+
+    def values(self) -> dict[str, Any]:
+        """What `changes.attach` takes."""
+        plain = ("name", "kind", "purpose", "sku", "router_url", "description")
+        values = {name: self.cleaned_data[name] for name in plain}
+        if values["kind"] == Cluster.Kind.DOCKER.value:
+            values |= {"engine": self.engine(), "router_port": self.cleaned_data["router_port"]}
+        return values
+
     def clean_router_url(self) -> str:
         url = self.cleaned_data["router_url"].strip().rstrip("/")
+        docker = self.data.get("kind") == Cluster.Kind.DOCKER.value
+        port = self.cleaned_data.get("router_port")
+        if not url and docker and port:
+            host = settings.ENV.router_bind
+            return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if not url:
+            raise forms.ValidationError("Say where clients reach its router.")
         scheme, _, rest = url.partition("://")
         if scheme not in ("http", "https") or not rest or "/" in rest or "@" in rest:
             raise forms.ValidationError(

@@ -10,12 +10,14 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from deployments.clusters import changes, drivers
+from deployments.agent import dismantling
+from deployments.clusters import changes, drivers, engines, ports
 from deployments.clusters.models import Cluster
 from deployments.errors import InvalidInput, SlipwayError
+from portal import cluster_programs
 from portal.access import person, requires
 from portal.cluster_view import checks_of, cluster_state, health, nodes_of, tally, totals
-from portal.forms.clusters import KIND_NOTES, AttachForm
+from portal.forms.clusters import KIND_NOTES, AttachForm, without_key
 from portal.models import Role
 from portal.router_view import tls_view
 from portal.views.clusters_router import router_context
@@ -66,25 +68,33 @@ def _default_router_url() -> str:
 @require_http_methods(["GET", "POST"])
 def attach(request: HttpRequest) -> HttpResponse:
     kinds = drivers.available_kinds()
+    found = None
     if request.method == "POST":
-        form = AttachForm(request.POST, kinds=kinds)
-        if form.is_valid():
-            try:
-                cluster = changes.attach(person(request), **form.cleaned_data)
-            except SlipwayError as error:
-                field = error.field if isinstance(error, InvalidInput) else ""
-                form.add_error(field if field in form.fields else None, error.message)
-            else:
+        form = AttachForm(without_key(request.POST), kinds=kinds)
+        valid = form.is_valid()
+        try:
+            if "look" in request.POST:
+                found = engines.look(engines.checked(form.engine()))
+                form.errors.clear()  # only the Engine was asked about
+            elif valid:
+                cluster = changes.attach(person(request), **form.values())
+                cluster_programs.follow_now()
                 messages.success(request, f"{cluster.name} is attached.")
                 return redirect(cluster)
+        except SlipwayError as error:
+            field = error.field if isinstance(error, InvalidInput) else ""
+            form.add_error(field if field in form.fields else None, error.message)
     else:
         taken = Cluster.objects.filter(name=changes.PROCESS_CLUSTER).exists()
         form = AttachForm(
             kinds=kinds,
             initial={
                 "name": "" if taken else changes.PROCESS_CLUSTER,
-                "router_url": _default_router_url(),
+                "kind": Cluster.Kind.DOCKER.value if taken else kinds[0],
+                "router_url": "" if taken else _default_router_url(),
                 "sku": "this machine",
+                "engine_url": settings.ENV.docker_host,
+                "router_port": ports.next_free(),
             },
         )
     later = [
@@ -93,7 +103,12 @@ def attach(request: HttpRequest) -> HttpResponse:
         if kind in KIND_NOTES and kind not in kinds
     ]
     status = 422 if form.errors else 200
-    return render(request, "clusters/attach.html", {"form": form, "later": later}, status=status)
+    return render(
+        request,
+        "clusters/attach.html",
+        {"form": form, "later": later, "found": found},
+        status=status,
+    )
 
 
 def _detail(cluster: Cluster) -> dict[str, Any]:
@@ -139,13 +154,27 @@ def check(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @requires(Role.ADMINISTRATOR)
-@require_POST
+@require_http_methods(["GET", "POST"])
 def detach(request: HttpRequest, name: str) -> HttpResponse:
+    """What a Docker cluster has on its Engine is listed before it is given up."""
     cluster = _get(name)
+    if request.method == "GET":
+        return render(request, "clusters/detach.html", {"cluster": cluster, **_belongings(cluster)})
     try:
         changes.detach(person(request), cluster)
+        cluster_programs.follow_now()
     except SlipwayError as error:
         messages.error(request, error.message)
         return redirect("cluster-detail", name)
     messages.success(request, f"{name} is detached.")
     return redirect("cluster-list")
+
+
+def _belongings(cluster: Cluster) -> dict[str, Any]:
+    """What detaching removes from the Engine, and why that is unknown where it is."""
+    if cluster.kind != Cluster.Kind.DOCKER:
+        return {}
+    try:
+        return {"belongings": dismantling.belongings(settings.HOME.cluster(cluster.name))}
+    except SlipwayError as error:
+        return {"unknown": error.message}

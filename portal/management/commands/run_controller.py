@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _PERIOD = 0.5
 _COLLECT_EVERY = 1.0
 _TIDY_EVERY = 60.0
+_CLUSTERS_EVERY = 3.0
 _LATE = 2.0
 
 
@@ -57,6 +58,8 @@ def run(stop: threading.Event, period: float) -> None:
     """Cycle until `stop`. Telemetry has a thread of its own: a slow router delays no rollout."""
     collector = threading.Thread(target=_collect_until, args=(stop,), name="telemetry")
     collector.start()
+    keeper = threading.Thread(target=_keep_clusters, args=(stop,), name="clusters")
+    keeper.start()
     controller = Controller()
     log.info("the controller runs, a cycle each %.1f s", period)
     due = time.monotonic()
@@ -74,7 +77,22 @@ def run(stop: threading.Event, period: float) -> None:
         due = max(due + period, time.monotonic())
         stop.wait(due - time.monotonic())
     collector.join(timeout=5)
+    keeper.join(timeout=5)
     log.info("the controller stops")
+
+
+def _keep_clusters(stop: threading.Event) -> None:
+    """Agents and routers of Docker clusters; what was detached is taken apart. An Engine may be slow."""
+    from portal.cluster_programs import ClusterPrograms
+
+    programs = ClusterPrograms()
+    while not stop.wait(_CLUSTERS_EVERY):
+        try:
+            close_old_connections()
+            programs.follow()
+        except Exception:
+            log.exception("the programs of clusters: this round failed")
+    close_old_connections()
 
 
 def _collect_until(stop: threading.Event) -> None:

@@ -21,6 +21,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from deployments.clusters.models import Cluster
 from deployments.services.models import Deployment
+from portal.cluster_programs import write_files
 from portal.example import (
     CLUSTER,
     EXAMPLE,
@@ -72,6 +73,7 @@ class Command(BaseCommand):
     def prepare(self) -> bool:
         """Database and static files. True on the first run."""
         call_command("migrate", verbosity=0, interactive=False)
+        write_files()
         _collect_static()
         # the setting is the truth; a cluster that was attached under another port follows it
         Cluster.objects.filter(name=CLUSTER).exclude(router_url=router_url()).update(

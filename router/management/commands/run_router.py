@@ -23,6 +23,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("cluster", help="name of the cluster, such as local")
+        parser.add_argument(
+            "--kind",
+            choices=[ClusterKind.PROCESS.value, ClusterKind.DOCKER.value],
+            default=ClusterKind.PROCESS.value,
+            help="what its replicas are (process)",
+        )
         parser.add_argument("--bind", default=settings.ENV.router_bind)
         parser.add_argument("--port", type=int, default=settings.ENV.router_port)
         parser.add_argument("--tls-port", type=int, default=settings.ENV.router_tls_port)
@@ -30,7 +36,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         cluster = options["cluster"]
         place = Place(cluster, settings.HOME)
-        driver = drivers.load(ClusterKind.PROCESS, {"root": settings.HOME.cluster(cluster)})
+        driver = drivers.load(
+            ClusterKind(options["kind"]), {"root": settings.HOME.cluster(cluster)}
+        )
         chosen = Settings(
             bind=options["bind"],
             port=options["port"],

@@ -151,7 +151,8 @@ def test_this_machine_is_attached(skus: None, administrator: User, seen: list[st
     [
         ({"name": ""}, "name"),
         ({"name": "other"}, "name"),
-        ({"kind": "docker"}, "kind"),
+        ({"kind": "docker", "name": "engine", "engine_url": "http://x"}, "engine_url"),
+        ({"kind": "docker", "name": "engine", "engine_url": "tcp://10.0.0.5:2375"}, "engine_ca"),
         ({"kind": "kubernetes"}, "kind"),
         ({"sku": "Standard_Unheard"}, "sku"),
         ({"router_url": "127.0.0.1:8080"}, "router_url"),
@@ -176,7 +177,7 @@ def test_skus_are_offered_by_family_with_their_size(skus: None, administrator: U
     for label in ('<optgroup label="CPU">', '<optgroup label="GPU">', '<optgroup label="FPGA">'):
         assert label in text
     assert "Standard_NC6 (6 vCPU, 56 GiB, NVIDIA Tesla K80)" in text
-    assert "Docker and Kubernetes clusters cannot be attached by this version" in text
+    assert "Kubernetes clusters cannot be attached by this version" in text
 
 
 def test_checks_are_run_again_by_a_deployer_and_not_by_a_viewer(
