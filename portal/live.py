@@ -36,6 +36,7 @@ TOPICS = frozenset(
         "model",
         "requests",
         "telemetry",
+        "whatif",
     }
 )
 

@@ -15,6 +15,7 @@ urlpatterns = [
     path("services/", include("portal.views.services_urls")),
     path("services/", include("portal.views.metrics_urls")),
     path("services/", include("portal.views.decisions_urls")),
+    path("services/", include("portal.views.what_if_urls")),
     path("services/", include("portal.views.logs_urls")),
     path("services/", include("portal.views.requests_urls")),
     path("api/", include("portal.api.urls")),

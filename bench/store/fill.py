@@ -62,8 +62,8 @@ def samples(level: Level, ids: list[int], start: int, end: int) -> int:
     return _write(level.model._meta.db_table, COLUMNS, _mixed(level, ids, start, end))
 
 
-def decisions(pk: int, count: int, start: float, end: float) -> int:
-    """A ledger: steps up and down, and a thousand hindrances for each of them."""
+def decisions(ids: list[int], count: int, start: float, end: float) -> int:
+    """A ledger of some versions in turn: steps up and down, and five hundred hindrances to each of them."""
     step = (end - start) / count
     inputs = '{"busy": 6.5, "queued": 1, "demand": 7.5, "needed": 11, "target": 70}'
     columns = ("series_id", "at", "before", "after", "code", "reason", "applied", "inputs",
@@ -72,7 +72,7 @@ def decisions(pk: int, count: int, start: float, end: float) -> int:
     def rows() -> Iterator[tuple[Any, ...]]:
         for index in range(count):
             at = start + index * step
-            turn = index % 1_000
+            pk, turn = ids[index // 1_000 % len(ids)], index % 1_000
             if turn in (0, 500):
                 before, after, code = (4, 7, "up") if turn == 0 else (7, 4, "down")
                 yield (pk, at, before, after, code, "7.5 busy: 11 wanted.", True, inputs, at + 9,

@@ -151,7 +151,7 @@ def pages(times: int, rows: int) -> dict[str, Any]:
     from bench.store import fill
     from bench.store.feed import name
     from portal.models import User
-    from router.telemetry.models import Decision
+    from router.telemetry.models import Decision, Series
 
     # the names of static files are looked up in a list that `manage.py up` makes
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
@@ -175,7 +175,10 @@ def pages(times: int, rows: int) -> dict[str, Any]:
     if rows:
         say(f"  a ledger of {rows:,} rows")
         Decision.objects.all().delete()
-        fill.decisions(fill.series(1)[0], rows, now - 399 * 86_400, now)
+        other, _ = Series.objects.get_or_create(
+            cluster=fill.CLUSTER, service=service, version="canary"
+        )
+        fill.decisions([fill.series(1)[0], other.pk], rows, now - 399 * 86_400, now)
         middle = now - 200 * 86_400
         old = Decision.objects.order_by("at").values_list("at", "pk")[0]
         searches = {

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from portal.api import deploying, models, services, services_access, versions
+from portal.api import deploying, models, services, services_access, versions, what_if
 from portal.api.responses import not_found
 
 urlpatterns = [
@@ -51,6 +51,14 @@ urlpatterns = [
         services.deployment_list,
         name="api-service-deployments",
     ),
+    path("v1/services/<slug:name>/whatIfs", what_if.what_ifs, name="api-what-ifs"),
+    path("v1/services/<slug:name>/whatIfs/<int:pk>", what_if.what_if, name="api-what-if"),
+    path(
+        "v1/services/<slug:name>/whatIfs/<int:pk>/cancel",
+        what_if.cancel,
+        name="api-what-if-cancel",
+    ),
+    path("v1/services/<slug:name>/whatIfs/<int:pk>/apply", what_if.apply, name="api-what-if-apply"),
     path("v1/deployments/<int:pk>", services.deployment_detail, name="api-deployment"),
     # last: whatever leads nowhere is answered in the API's shape
     path("<path:path>", not_found),

@@ -14,6 +14,7 @@ from router.telemetry.models import (
     Second,
     Series,
     TenSeconds,
+    WhatIf,
 )
 
 
@@ -58,6 +59,13 @@ class DecisionAdmin(ReadOnlyAdmin):
     search_fields = ["series__service", "reason"]
     list_select_related = ["series"]
     show_full_result_count = False
+
+
+@admin.register(WhatIf)
+class WhatIfAdmin(ReadOnlyAdmin):
+    list_display = ["pk", "service", "version", "state", "asked_by", "time", "attempts"]
+    list_filter = ["state", "cluster"]
+    search_fields = ["service", "asked_by"]
 
 
 @admin.register(RollupMark)

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, F, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Count, Max, OuterRef, Q, QuerySet, Subquery
 
 from router.telemetry.models import Decision, Second, Series
 
 KINDS = ("up", "down", "prevented")
 MARKS_AT_MOST = 500  # decisions on one chart, the newest ones
 _NEWS_SECONDS = 86_400  # what begins earlier is taken not to change any more
-_CHANGED = Q(applied=True) & ~Q(before=F("after"))
+CHANGES = KINDS[:2]
 
 Cursor = tuple[float, int]  # a row's time and id
 
@@ -44,12 +44,8 @@ def find(
 ) -> QuerySet[Decision]:
     """A service's decisions, newest first: older than a row, or no older than one."""
     rows = _of(service, search.version)
-    if search.kind == "prevented":
-        rows = rows.exclude(_CHANGED)
-    elif search.kind == "up":
-        rows = rows.filter(applied=True, after__gt=F("before"))
-    elif search.kind == "down":
-        rows = rows.filter(applied=True, after__lt=F("before"))
+    if search.kind:
+        rows = rows.filter(kind=search.kind)
     if search.since is not None:
         rows = rows.filter(at__gte=search.since)
     if search.until is not None:
@@ -99,13 +95,17 @@ def state(service: str, now: float, version: str = "") -> str:
 def in_force(service: str, at: float, version: str = "") -> list[Decision]:
     """What set each version's count as it was at a time: its last change at or before it. Newest
     first; a version that had none by then is not in it."""
-    latest = (
-        Decision.objects.filter(_CHANGED, series=OuterRef("pk"), at__lte=at)
-        .order_by("-at")
-        .values("pk")[:1]
-    )
-    series = _series(service, version).annotate(latest=Subquery(latest))
-    ids = [pk for pk in series.values_list("latest", flat=True) if pk is not None]
+    # asked for by kind: among a million hindrances each is found without reading those
+    latest = {
+        kind: Subquery(
+            Decision.objects.filter(series=OuterRef("pk"), kind=kind, at__lte=at)
+            .order_by("-at")
+            .values("pk")[:1]
+        )
+        for kind in CHANGES
+    }
+    series = _series(service, version).annotate(**latest)
+    ids = [pk for both in series.values_list(*CHANGES) for pk in both if pk is not None]
     found: dict[str, Decision] = {}
     for row in Decision.objects.filter(pk__in=ids).order_by("-at", "-pk"):
         found.setdefault(row.series.version, row)  # it may have moved from a cluster to another
@@ -114,20 +114,25 @@ def in_force(service: str, at: float, version: str = "") -> list[Decision]:
 
 def next_changes(rows: Iterable[Decision]) -> dict[int, Decision]:
     """By a row's id: the next change of the same version. Two queries."""
-    following = (
-        Decision.objects.filter(_CHANGED, series=OuterRef("series"), at__gt=OuterRef("at"))
-        .order_by("at")
-        .values("pk")[:1]
-    )
-    pairs = dict(
+    following = {
+        kind: Subquery(
+            Decision.objects.filter(series=OuterRef("series"), kind=kind, at__gt=OuterRef("at"))
+            .order_by("at")
+            .values("pk")[:1]
+        )
+        for kind in CHANGES
+    }
+    pairs = (
         Decision.objects.select_related(None)
         .filter(pk__in=[row.pk for row in rows])
         .order_by()
-        .annotate(following=Subquery(following))
-        .values_list("pk", "following")
+        .annotate(**following)
+        .values_list("pk", *CHANGES)
     )
-    found = Decision.objects.in_bulk({pk for pk in pairs.values() if pk is not None})
-    return {pk: found[after] for pk, after in pairs.items() if after in found}
+    candidates = {pk: both for pk, *both in pairs}
+    found = Decision.objects.in_bulk({pk for both in candidates.values() for pk in both if pk})
+    known = {pk: [found[one] for one in both if one in found] for pk, both in candidates.items()}
+    return {pk: min(after, key=cursor) for pk, after in known.items() if after}
 
 
 def ready_now(series: Sequence[int], now: float) -> dict[int, int]:

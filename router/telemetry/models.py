@@ -380,5 +380,10 @@ class WhatIf(models.Model):
         return datetime.fromtimestamp(self.created_at, UTC)
 
     @property
+    def length(self) -> int:
+        """Of the range, in seconds."""
+        return self.until - self.since
+
+    @property
     def finished(self) -> bool:
         return self.state not in (self.State.QUEUED, self.State.RUNNING)

@@ -12,7 +12,7 @@ from router.autoscaler.replay import Block
 from router.samples import BUCKETS, quantile_us
 from router.telemetry import queries
 from router.telemetry.columns import COLUMNS
-from router.telemetry.ledger import KINDS
+from router.telemetry.ledger import CHANGES
 from router.telemetry.models import Decision, Series, unpack_histogram
 from router.telemetry.rollups import LEVELS, Level
 
@@ -111,7 +111,7 @@ def figures(recording: Recording, ids: Sequence[int]) -> Figures:
     rejected, unready = recording.total("rejected"), recording.total("unready")
     changed = Decision.objects.filter(
         series__in=ids,
-        kind__in=KINDS[:2],
+        kind__in=CHANGES,
         at__gte=recording.since,
         at__lt=recording.until,
     )
@@ -125,3 +125,10 @@ def figures(recording: Recording, ids: Sequence[int]) -> Figures:
         actions=changed.count(),
         peak=max((math.ceil(replicas(row)) for row in recording.rows), default=0),
     )
+
+
+def initial(recording: Recording) -> int:
+    """Replicas that were there, or on their way, as the range begins; 0 where nobody measured."""
+    if not recording.rows:
+        return 0
+    return round(sum(recording.rows[0][_INDEX[name]] for name in ("ready", "starting")))

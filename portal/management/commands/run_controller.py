@@ -97,7 +97,7 @@ def _keep_clusters(stop: threading.Event) -> None:
 
 def _collect_until(stop: threading.Event) -> None:
     """Take over every router's figures each second; a router that is away is said once."""
-    from router.telemetry import requests, rollups, router_collect, router_rollups
+    from router.telemetry import requests, rollups, router_collect, router_rollups, what_if
     from router.telemetry.collect import collect
 
     away: set[str] = set()
@@ -119,6 +119,7 @@ def _collect_until(stop: threading.Event) -> None:
                         log.warning("telemetry of %s: %s", cluster.name, error.message)
             rollups.maintain(time.time())
             router_rollups.maintain(time.time())
+            what_if.revive(time.time())
             if time.monotonic() - tidied > _TIDY_EVERY:
                 tidied = time.monotonic()
                 requests.prune(
