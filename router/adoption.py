@@ -43,9 +43,10 @@ async def adopt(
         )
         worker = stats.parse_worker(info)
         at_a_time = stats.parse_limits(limits)
+        links.forget()
         servers = {
             key: server
-            for key, server in stats.parse_servers(states, used).items()
+            for key, server in stats.parse_servers(states, used, links.address).items()
             if key[0].startswith("be_")
         }
         known.old_workers = stats.parse_processes(await haproxy.master.ask("show proc")).old
@@ -69,10 +70,9 @@ async def adopt(
             for index, name in enumerate(found)
         )
     keys = {name: key for key, name in known.backends.items()}
-    links.forget()
     known.slots = {
         name: slots.adopt(
-            [links.led(item) for (backend, _), item in servers.items() if backend == name],
+            [item for (backend, _), item in servers.items() if backend == name],
             at_a_time,
             known.slots.get(name, ()),
             wanted.get(keys[name], ()) if name in keys else (),

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 TICK = 0.25  # seconds
 _GLANCE = 0.05  # between two turns: has the cluster changed?
-_REST = 3.0  # an early turn comes no sooner than so many times the last one's length after it
+_REST = 1.5  # an early turn comes no sooner than so many times the last one's length after it
 _LATE = 0.5  # a cycle that begins this many seconds late is said
 _SAY_AGAIN = 60.0  # the same trouble is said once a minute
 _OLD = 4.0  # seconds after which a sample tells nothing of now

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Mapping
 
 from router import sampling
 from router.haproxy.pool import Key
-from router.haproxy.stats import BackendFigures, Counters, added
+from router.haproxy.stats import NOTHING, BackendFigures, Counters, added
 from router.reader import Reading
 from router.samples import Sample
 from router.sampling import Count, Mark
-
-NOTHING = Counters()
 
 
 class Measuring:
@@ -49,7 +47,7 @@ class Measuring:
             changed = sampling.change(self._mark, mark)
             self._mark = mark
             for key, part in changed.by_version.items():
-                if key in counts:
+                if part is not NOTHING and key in counts:
                     self.totals[key] = added(self.totals.get(key, NOTHING), part)
             for key in counts:
                 self.totals.setdefault(key, NOTHING)

@@ -89,16 +89,17 @@ class Reader:
                 times = stats.parse_times([next(answers) for _ in names.LATENCY_TABLES])
                 counted = {worker.pid: self._counters(figures, table, times)}
             standing = stats.parse_map(next(answers)) if gated else None
-            servers = {
-                name: self._by_name(stats.parse_servers(next(answers), next(answers)))
-                for name in due
-            }
+            servers = {}
+            for name in due:
+                rows = stats.parse_servers(next(answers), next(answers), self.links.address)
+                servers[name] = {slot: server for (_, slot), server in rows.items()}
             await self._with_old_workers(servers, figures, counted)
         except stats.Unreadable as error:
             raise SlipwayError(f"HAProxy's answer makes no sense: {error}") from error
         self._look.took(figures, due, begun, whole=counters)
         for name in due:
-            known.servers[name] = servers[name]
+            if known.servers.get(name) != servers[name]:  # what stands stays the same object
+                known.servers[name] = servers[name]
         return Reading(
             at=at,
             begun=begun,
@@ -196,6 +197,3 @@ class Reader:
                 for slot, server in row.items():
                     if (old := olds.get((name, slot))) is not None:
                         row[slot] = stats.together(server, old)
-
-    def _by_name(self, servers: Mapping[tuple[str, str], Server]) -> dict[str, Server]:
-        return {name: self.links.led(server) for (_, name), server in servers.items()}

@@ -20,6 +20,7 @@ from router.versions import Version, Versions
 
 # A report or a state file that took this long is not written again before so many times as long.
 _PAUSE_TIMES, _PAUSE_FROM, _PAUSE_MOST = 40.0, 0.02, 5.0
+_LEARNT_EVERY = 1.0  # seconds between looks at what verdicts have learnt
 _LEAVING = frozenset({Phase.DRAINING, Phase.STOPPED})
 
 
@@ -79,20 +80,24 @@ class Keeper:
         self._clock = clock
         self._last = _Pause()
         self._kept_from: tuple[object, ...] = ()
+        self._looked_at = 0.0
 
     def keep(self, plane: DataPlane, versions: Versions, *, final: bool = False) -> None:
         now = self._clock()
         if not final and not self._last.over(now, _PAUSE_MOST):
             return
-        learnt = versions.learnt()
         source = (plane.backends, plane.shapes, plane.threads, *plane.slots.values())
-        if learnt == self.kept.start_seconds and _same(source, self._kept_from):
-            return
+        if _same(source, self._kept_from):
+            if not final and now - self._looked_at < _LEARNT_EVERY:
+                return
+            self._looked_at = now
+            if versions.learnt() == self.kept.start_seconds:
+                return
         kept = state.RouterState(
             backends={str(key): name for key, name in plane.backends.items()},
             shapes=plane.shapes,
             slots=plane.held(),
-            start_seconds=learnt,
+            start_seconds=versions.learnt(),
             concurrency=versions.concurrency(),
             threads=plane.threads,
         )

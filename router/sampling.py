@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from deployments.types import Capacity, Phase, Resources
 from router.haproxy.pool import Key
-from router.haproxy.stats import BackendFigures, Counters, added, delta
+from router.haproxy.stats import NOTHING, BackendFigures, Counters, added, delta
 from router.samples import Sample
 
 _LONGEST = 1.8  # seconds between the two ends; more is not "one second" any more
@@ -102,6 +102,9 @@ def samples(
         if not figures or key not in counts:
             continue
         count = counts[key]
+        if part is NOTHING and not any(item.busy or item.queued for item in figures):
+            found.append(_idle(second, key, count))
+            continue
         found.append(
             Sample(
                 at=second,
@@ -128,6 +131,19 @@ def samples(
             )
         )
     return tuple(found)
+
+
+def _idle(second: int, key: Key, count: Count) -> Sample:
+    """Of a version that nobody asked for: most of a large cluster's."""
+    return Sample(
+        second,
+        key.service,
+        key.version,
+        ready=count.ready,
+        starting=count.starting,
+        draining=count.draining,
+        desired=count.desired,
+    )
 
 
 def placeable(capacity: Capacity | None, resources: Resources) -> int | None:

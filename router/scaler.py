@@ -22,7 +22,7 @@ from deployments.types import Capacity
 from router import hindrances, sampling
 from router.autoscaler import policy, window
 from router.autoscaler.policy import Code, Limits
-from router.autoscaler.window import Load, Reading
+from router.autoscaler.window import Load, Reading, Second
 from router.haproxy.pool import Key
 from router.haproxy.stats import BackendFigures
 from router.ring import Ring
@@ -67,13 +67,18 @@ class Scaler:
                 self.capacity = None  # unknown, not full
                 self._say("capacity", f"the cluster's room is not known: {error.message}")
         measured: Mapping[Key, Sample] = {Key(item.service, item.version): item for item in made}
+        idle: dict[tuple[int, int], Second] = {}  # most of a thousand are: the same one for all
         for key, version in self.versions.by_key.items():
             sample = measured.get(key)
             if sample is not None:
-                version.window = version.window.add(window.second([sample]))
-                if sample.busy_peak or sample.queued_peak or sample.arrivals or sample.rejected:
+                if _loud(sample):
                     version.loud_at = sample.at
-                elif _still(version, now):
+                    version.window = version.window.add(window.second([sample]))
+                else:
+                    alike = (sample.at, sample.ready)
+                    second = idle.get(alike) or idle.setdefault(alike, window.second([sample]))
+                    version.window = version.window.add(second)
+                if _still(version, now):
                     version.passed_at = now
                     continue
             await self._decide(key, version, now)
@@ -163,6 +168,19 @@ def _record(
         reason=reason,
         applied=changes and not refusal,
         inputs=decision.inputs,
+    )
+
+
+def _loud(sample: Sample) -> bool:
+    """Whether anything was asked for, done or waited for in it."""
+    return bool(
+        sample.arrivals
+        or sample.busy_peak
+        or sample.queued_peak
+        or sample.rejected
+        or sample.ok
+        or sample.failures
+        or sample.timeouts
     )
 
 

@@ -66,8 +66,10 @@ class Window:
         """With one more second; what is older than the span falls out. A repeat changes nothing."""
         if self.seconds and new.at <= self.seconds[-1].at:
             return self
-        oldest = new.at - SPAN_SECONDS + 1
-        return Window(tuple(item for item in self.seconds if item.at >= oldest) + (new,))
+        oldest, first = new.at - SPAN_SECONDS + 1, 0
+        while first < len(self.seconds) and self.seconds[first].at < oldest:
+            first += 1
+        return Window((*self.seconds[first:], new))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,17 +27,21 @@ def commands(
 
     `present` is the map (backend -> epoch seconds), `timeouts_ms` the scoring timeouts by backend.
     """
-    said = []
-    for name in sorted(backends) if overlap else ():
+    named, said = frozenset(backends), []
+    for name in sorted(named) if overlap else ():
         if name not in present:
             said.append(f"add map {names.GATES_MAP} {name} {int(now)}")
         elif now - _number(present[name]) > _RENEW:
             said.append(f"set map {names.GATES_MAP} {name} {int(now)}")
+    over: dict[tuple[str, str], bool] = {}  # most of a thousand say the same
     for name, since in sorted(present.items()):
-        if overlap and name in backends:
+        if overlap and name in named:
             continue
-        kept = min(_number(timeouts_ms.get(name, "60000")) / 1000 + _SLACK, _LONGEST)
-        if name not in backends or not 0 <= now - _number(since) <= kept:
+        times = (since, timeouts_ms.get(name, "60000"))
+        if times not in over:
+            kept = min(_number(times[1]) / 1000 + _SLACK, _LONGEST)
+            over[times] = not 0 <= now - _number(since) <= kept
+        if name not in named or over[times]:
             said.append(f"del map {names.GATES_MAP} {name}")
     return tuple(said)
 

@@ -11,13 +11,11 @@ is `slots`' to decide. Touches nothing but the folder it is given.
 
 import contextlib
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from deployments.sockets import health_of
 from router.haproxy import render
 from router.haproxy.slots import Slot, socket_of
-from router.haproxy.stats import Server
 
 
 class SlotLinks:
@@ -39,12 +37,6 @@ class SlotLinks:
             with contextlib.suppress(FileNotFoundError):
                 return f"unix:{(self.folder / name).readlink()}"
         return "unix"
-
-    def led(self, server: Server) -> Server:
-        """As HAProxy tells it, with where its link leads instead of "unix"."""
-        if server.address != "unix":
-            return server
-        return replace(server, address=self.address(server.backend, server.name))
 
     def make(self, slot: Slot) -> None:
         """Have the slot's paths lead to its replica's sockets. Raises OSError."""

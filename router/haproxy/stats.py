@@ -7,8 +7,9 @@ the second unknown.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import itemgetter
 from typing import Any
 
 from router.haproxy import names
@@ -29,7 +30,7 @@ class Unreadable(Exception):
 @dataclass(frozen=True, slots=True)
 class Worker:
     """Which worker answered, and how it fares. `shape` is the text it was started with, see
-    `render.shape`; `idle` is percent of its threads' time; `requests` were counted since it began."""
+    `render.shape`; `idle` is percent of its threads' time."""
 
     pid: int
     shape: str
@@ -37,8 +38,6 @@ class Worker:
     version: tuple[int, int] = (0, 0)
     threads: int = 1
     idle: float = 100.0
-    connections: int = 0
-    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ class Counters:
 
 HISTOGRAMS = ("histogram", "queue_histogram", "service_histogram")
 PLAIN = tuple(item.name for item in fields(Counters) if item.name not in HISTOGRAMS)
-_NOTHING = Counters()
+NOTHING = Counters()  # `delta` gives this very object where nothing was counted
 _NO_TIMES = (0,) * BUCKETS
 
 
@@ -110,8 +109,6 @@ def parse_worker(text: str) -> Worker:
             version=_release(pairs["Version"]),
             threads=int(pairs["Nbthread"]),
             idle=float(pairs["Idle_pct"]),
-            connections=int(pairs["CurrConns"]),
-            requests=int(pairs["CumReq"]),
         )
     except (KeyError, ValueError) as error:
         raise Unreadable(f"show info answered {text[:200]!r}") from error
@@ -154,32 +151,53 @@ def parse_backends(text: str) -> dict[str, BackendFigures]:
     return found
 
 
+def parse_frontend(text: str) -> tuple[int, int]:
+    """`show stat scoring 1 -1`: connections of clients now, and requests since the worker began."""
+    for row in _table(text, "# pxname", ","):
+        try:
+            return int(row["scur"]), int(row["req_tot"])
+        except (KeyError, ValueError) as error:
+            raise Unreadable(f"show stat lacks figures of the frontend: {error}") from error
+    raise Unreadable("show stat does not list the frontend")
+
+
 def parse_limits(text: str) -> dict[tuple[str, str], int]:
     """`show stat -1 4 -1`: (backend, slot) -> requests it takes at a time."""
     rows = _table(text, "# pxname", ",")
     return {(row["pxname"], row["svname"]): int(row["slim"]) for row in rows if row["slim"]}
 
 
-def parse_servers(states: str, connections: str) -> dict[tuple[str, str], Server]:
-    """`show servers state` and `show servers conn` of the same backends, put together."""
+_STATE_COLUMNS = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_op_state", "srv_admin_state")
+_USED_COLUMNS = ("bkname/svname", "addr", "port", "used_cur")
+
+
+def parse_servers(
+    states: str, connections: str, unix: Callable[[str, str], str] | None = None
+) -> dict[tuple[str, str], Server]:
+    """`show servers state` and `show servers conn` of the same backends, put together.
+
+    `unix` says where the link of a backend's slot leads; HAProxy itself shows only "unix".
+    """
     used = parse_used(connections)
-    lines = states.splitlines()
-    if not lines or lines[0].strip() != "1":
+    first, _, rest = states.partition("\n")
+    if first.strip() != "1":
         raise Unreadable(f"show servers state answered {states[:200]!r}")
     found = {}
-    for row in _table("\n".join(lines[1:]), "# be_id", None):
-        key = (row["be_name"], row["srv_name"])
+    for backend, name, host, port, state, told in _columns(rest, "# be_id", _STATE_COLUMNS):
+        key = (backend, name)
         if key not in used:
-            raise Unreadable(f"show servers conn does not list {key[0]}/{key[1]}")
-        admin = int(row["srv_admin_state"])
+            raise Unreadable(f"show servers conn does not list {backend}/{name}")
+        admin, address = int(told), _address(host, port)
+        if unix is not None and address == "unix":
+            address = unix(backend, name)
         found[key] = Server(
-            backend=key[0],
-            name=key[1],
-            address=_address(row["srv_addr"], row["srv_port"]),
-            maintenance=bool(admin & _MAINTENANCE),
-            draining=bool(admin & _DRAIN),
-            up=int(row["srv_op_state"]) != _STOPPED,
-            used=used[key][1],
+            backend,
+            name,
+            address,
+            bool(admin & _MAINTENANCE),
+            bool(admin & _DRAIN),
+            int(state) != _STOPPED,
+            used[key][1],
         )
     return found
 
@@ -197,9 +215,9 @@ def together(server: Server, old: Server) -> Server:
 def parse_used(text: str) -> dict[tuple[str, str], tuple[str, int]]:
     """`show servers conn`: (backend, slot) -> (address, requests inside)."""
     found = {}
-    for row in _table(text, "# bkname/svname", None):
-        backend, _, name = row["bkname/svname"].partition("/")
-        found[backend, name] = (_address(row["addr"], row["port"]), int(row["used_cur"]))
+    for slot, host, port, inside in _columns(text, "# bkname/svname", _USED_COLUMNS):
+        backend, _, name = slot.partition("/")
+        found[backend, name] = (_address(host, port), int(inside))
     return found
 
 
@@ -334,7 +352,7 @@ def counters(
 def delta(before: Counters, after: Counters) -> Counters | None:
     """What was added in between; None when any counter shrank: these are another worker's."""
     if before is after or before == after:
-        return _NOTHING
+        return NOTHING
     change: dict[str, Any] = {}
     for name in PLAIN:
         change[name] = added = getattr(after, name) - getattr(before, name)
@@ -351,7 +369,7 @@ def delta(before: Counters, after: Counters) -> Counters | None:
 
 def added(one: Counters, other: Counters) -> Counters:
     """Both together."""
-    if other == _NOTHING:
+    if other is NOTHING or other == NOTHING:
         return one
     total: dict[str, Any] = {}
     for name in PLAIN:
@@ -359,6 +377,19 @@ def added(one: Counters, other: Counters) -> Counters:
     for name in HISTOGRAMS:
         total[name] = tuple(map(int.__add__, getattr(one, name), getattr(other, name)))
     return Counters(**total)
+
+
+def _columns(text: str, header: str, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The cells of these columns, line by line: hundreds of lines in every turn, hence by position."""
+    lines = text.strip().splitlines()
+    if not lines or not lines[0].startswith(header):
+        raise Unreadable(f"an answer with the columns {header!r} was expected: {text[:200]!r}")
+    names = lines[0][2:].split()
+    try:
+        cells = itemgetter(*map(names.index, columns))
+        yield from [cells(line.split()) for line in lines[1:] if line.strip()]
+    except (IndexError, ValueError) as error:
+        raise Unreadable(f"an answer lacks a column of {columns}: {error}") from error
 
 
 def _table(text: str, header: str, separator: str | None) -> Iterator[Mapping[str, str]]:
