@@ -12,6 +12,7 @@ urlpatterns = [
     path("models/", include("portal.views.models_urls")),
     path("environments/", include("portal.views.environments_urls")),
     path("clusters/", include("portal.views.clusters_urls")),
+    path("services/", include("portal.views.services_charts_urls")),
     path("services/", include("portal.views.services_urls")),
     path("services/", include("portal.views.metrics_urls")),
     path("services/", include("portal.views.decisions_urls")),

@@ -21,8 +21,8 @@ class RouterSample:
     threads: int
     pods: int
     cores: int  # given
-    connections: int
-    requests: float  # a second, of clients, refused ones and probes included
+    connections: int  # of clients
+    requests: float  # a second, of clients, refused ones included
 
 
 @dataclass(frozen=True, slots=True)

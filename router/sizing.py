@@ -26,6 +26,7 @@ from deployments.errors import SlipwayError
 from deployments.types import Capacity, NodeCapacity, RouterPods
 from router import probe, selfscale
 from router.dataplane import DataPlane, Reading
+from router.haproxy import stats
 from router.selfscale import CHANGES, PREVENTED, Code, Decision, Limits, Room, Second, Size
 from router.size_wire import RouterSample, SizeDecision, SizePage
 
@@ -62,6 +63,7 @@ class Sizing:
         self._probe_at = 0.0
         self._used: dict[int, float] = {}  # CPU seconds by process
         self._before: tuple[float, int, int] | None = None  # when, worker, its requests
+        self._frontend = (0, 0)  # connections, requests
         self._rows: deque[RouterSample | SizeDecision] = deque(maxlen=_RING)
         self._next = 0
         self._asked: SizeDecision | None = None  # a change that HAProxy has not made yet
@@ -78,7 +80,9 @@ class Sizing:
         pods = await self._pods()
         size = Size(reading.worker.threads, 1 if pods is None else pods.pods)
         limits, room = self._limits(reading, capacity, pods), self._room(reading, capacity, pods)
-        sample = self._sample(reading, routing, size, limits, now)
+        sample = None
+        if await self._clients():
+            sample = self._sample(reading, routing, size, limits, now)
         if sample is not None:
             self._add(sample)
             self.latest = sample
@@ -135,18 +139,30 @@ class Sizing:
         sent.cancel()
         return 1000 * (now - self._probe_at)
 
+    async def _clients(self) -> bool:
+        """What the frontend has of clients; the other sockets' connections are the loop's own."""
+        try:
+            [told] = await self._plane.haproxy.runtime.ask(["show stat scoring 1 -1"])
+            self._frontend = stats.parse_frontend(told)
+        except (SlipwayError, stats.Unreadable) as error:
+            log.debug("the frontend's figures cannot be read: %s", error)
+            self._before = None
+            return False
+        return True
+
     def _sample(
         self, reading: Reading, routing: float | None, size: Size, limits: Limits, now: float
     ) -> RouterSample | None:
         """None where there is nothing to compare with: the first second, another worker, a gap."""
         worker = reading.worker
-        before, self._before = self._before, (reading.at, worker.pid, worker.requests)
+        before, self._before = self._before, (reading.at, worker.pid, self._frontend[1])
         known, self._used = self._used, _cpu_seconds((worker.pid, *self._plane.old_workers))
         if before is None or before[1] != worker.pid or worker.pid not in known:
             return None
         seconds = reading.at - before[0]
         if not 0 < seconds <= _LONGEST_GAP:
             return None
+        probed = probe.REQUESTS if routing is not None else 0
         used = sum(max(total - known.get(pid, total), 0.0) for pid, total in self._used.items())
         return RouterSample(
             at=math.floor(now) - 1,
@@ -156,8 +172,8 @@ class Sizing:
             threads=size.threads,
             pods=size.pods,
             cores=limits.cores,
-            connections=worker.connections,
-            requests=round(max(worker.requests - before[2], 0) / seconds, 2),
+            connections=self._frontend[0],
+            requests=round(max(self._frontend[1] - before[2] - probed, 0) / seconds, 2),
         )
 
     async def _pods(self) -> RouterPods | None:

@@ -9,6 +9,7 @@ from django import forms
 from django.http import QueryDict
 
 from deployments.clusters import custom
+from deployments.clusters.router_changes import MOST_CORES
 from deployments.clusters.tls import LONGEST_TEXT
 from deployments.types import CustomLines
 
@@ -174,3 +175,15 @@ class LinesForm(forms.Form):
     @property
     def lines(self) -> CustomLines:
         return custom.read({area: self.cleaned_data.get(area, "") for area in custom.AREAS})
+
+
+class CoresForm(forms.Form):
+    """How many cores a router may use; empty is all of its machine's."""
+
+    cores = forms.IntegerField(
+        label="Cores the router may use",
+        required=False,
+        min_value=1,
+        max_value=MOST_CORES,
+        help_text="Its threads at most. Empty: as many as its machine has.",
+    )

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from portal.views import clusters, clusters_router, clusters_signing
+from portal.views import clusters, clusters_router, clusters_signing, clusters_size
 
 urlpatterns = [
     path("", clusters.cluster_list, name="cluster-list"),
@@ -14,6 +14,16 @@ urlpatterns = [
     path("<slug:name>/tls/plain/", clusters_router.plain_http, name="cluster-tls-plain"),
     path("<slug:name>/tls/remove/", clusters_router.tls_remove, name="cluster-tls-remove"),
     path("<slug:name>/router-setup/", clusters_router.setup_part, name="cluster-setup"),
+    path("<slug:name>/router/", clusters_size.router_page, name="cluster-router"),
+    path("<slug:name>/router/now/", clusters_size.router_now, name="cluster-router-now"),
+    path("<slug:name>/router/data/", clusters_size.router_data, name="cluster-router-data"),
+    path("<slug:name>/router/data.csv", clusters_size.router_csv, name="cluster-router-csv"),
+    path(
+        "<slug:name>/router/decisions/",
+        clusters_size.router_decisions,
+        name="cluster-router-decisions",
+    ),
+    path("<slug:name>/router/cores/", clusters_size.router_cores, name="cluster-router-cores"),
     path("<slug:name>/haproxy/", clusters_router.lines_page, name="cluster-lines"),
     path("<slug:name>/signing/", clusters_signing.card, name="cluster-signing"),
     path("<slug:name>/signing/rotate/", clusters_signing.rotate, name="cluster-signing-rotate"),

@@ -36,12 +36,16 @@ class Bench:
             threads=1,
             old_workers=(),
             settings=Settings("127.0.0.1", 1),
+            haproxy=SimpleNamespace(runtime=SimpleNamespace(ask=self._show)),
             following=SimpleNamespace(asked=RouterSpec(**given), spec=RouterSpec()),
         )
         self.driver = MemoryDriver()
         monkeypatch.setattr(sizing, "_cpu_seconds", lambda pids: {pids[0]: self.cpu})
         self.sizing = Sizing(self.driver, self.plane, "e", lambda: self.now, self._ask)
         self.version = (3, 2)
+
+    async def _show(self, commands: list[str]) -> list[str]:
+        return [f"# pxname,scur,req_tot,\nscoring,3,{self.requests},\n" for _ in commands]
 
     def _ask(self, bind: str, port: int) -> float:
         if self.routing is None:
@@ -50,22 +54,13 @@ class Bench:
 
     async def seconds(self, count: int, *, pid: int = 7) -> None:
         for _ in range(count):
-            worker = Worker(
-                pid,
-                "",
-                False,
-                self.version,
-                self.threads,
-                5.0,
-                connections=3,
-                requests=self.requests,
-            )
+            worker = Worker(pid, "", False, self.version, self.threads, 5.0)
             await self.sizing.turned(Reading(self.now, 0.0, worker, {}, {}), ROOM)
             if self.sizing._probe is not None:
                 await asyncio.wait({self.sizing._probe})
             self.now += 1
             self.cpu += self.busy
-            self.requests += 20
+            self.requests += 23  # the probe's own are not clients'
 
     @property
     def rows(self) -> list[tuple[str, bool]]:

@@ -14,8 +14,6 @@ node: vm
 description: slipway-993f9687de4bed3b
 Stopping: 0
 Nbthread: 2
-CumReq: 1200
-CurrConns: 34
 Idle_pct: 87
 """
 
@@ -71,10 +69,17 @@ def test_the_worker_tells_what_it_was_started_with() -> None:
     worker = stats.parse_worker(INFO)
     assert (worker.pid, worker.shape, worker.stopping) == (24277, "993f9687de4bed3b", False)
     assert (worker.version, worker.threads, worker.idle) == ((2, 8), 2, 87.0)
-    assert (worker.connections, worker.requests) == (34, 1200)
 
 
-@pytest.mark.parametrize("line", ["Version: 2.8", "Nbthread: 2", "Idle_pct: 87", "CumReq: 1200"])
+def test_the_frontend_tells_its_clients_and_their_requests() -> None:
+    said = "# pxname,svname,scur,req_tot,\nscoring,FRONTEND,34,1200,\n\n"
+    assert stats.parse_frontend(said) == (34, 1200)
+    for broken in ("", "# pxname,svname,scur,req_tot,\n\n", said.replace("1200", "-")):
+        with pytest.raises(Unreadable):
+            stats.parse_frontend(broken)
+
+
+@pytest.mark.parametrize("line", ["Version: 2.8", "Nbthread: 2", "Idle_pct: 87"])
 def test_a_worker_that_does_not_tell_how_it_fares_is_unreadable(line: str) -> None:
     with pytest.raises(Unreadable):
         stats.parse_worker(INFO.replace(line, "Something: else"))
