@@ -50,6 +50,8 @@ PAGES = (
     Picture("service-history", "/services/{service}/history/", "History",
             "Revisions and what changed, roll-back, deployments."),
     Picture("services", "/services/", "Services"),
+    Picture("services-charts", "/services/_charts/", "Services at a glance",
+            "Replicas against demand of every service, and what was rejected."),
     Picture("service-deploy", "/services/_deploy/", "Deploy",
             "The form, with what will happen and whether it fits."),
     Picture("models", "/models/", "Models"),
@@ -66,6 +68,8 @@ PAGES = (
     Picture("clusters", "/clusters/", "Clusters"),
     Picture("cluster", "/clusters/{cluster}/", "A cluster",
             "Room, checks with evidence and remedy, the router, signing keys, services."),
+    Picture("cluster-router", "/clusters/{cluster}/router/", "A cluster's router",
+            "Routing time, threads and cores, connections, and every decision on its size in words."),
     Picture("cluster-tls", "/clusters/{cluster}/tls/", "TLS",
             "The certificate that is served, its end, and a new one in its place."),
     Picture("cluster-lines", "/clusters/{cluster}/haproxy/", "HAProxy lines of one's own",
@@ -79,6 +83,7 @@ PAGES = (
     Picture("admin-services", "/admin/deployments/service/", "Services in the admin panel"),
 )  # fmt: skip
 _SIGNED_OUT = "login"
+_CHARTS = ("service-metrics", "services-charts", "cluster-router")  # that are read and drawn first
 
 
 def index() -> str:
@@ -135,7 +140,7 @@ def shoot(browser: Browser, arguments: argparse.Namespace, theme: str, size: str
         path = where.format(service=arguments.service, cluster=arguments.cluster)
         page.set_viewport_size({"width": width, "height": height})
         answer = page.goto(f"{arguments.url}{path}")
-        page.wait_for_timeout(2500 if "metrics" in name else 900)
+        page.wait_for_timeout(2500 if name in _CHARTS else 900)
         wide = page.evaluate("document.documentElement.scrollWidth")
         if answer is None or not answer.ok:
             problems.append(f"{path}: {answer.status if answer else 'no answer'}")
