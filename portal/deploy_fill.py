@@ -13,9 +13,11 @@ from deployments.environments.models import Environment
 from deployments.errors import InvalidInput
 from deployments.services import config, inference, keys
 from portal import brought
+from portal.deploy_initial import container_values
 from portal.forms.deploy import (
     AUTOSCALE,
     BROUGHT,
+    CONTAINER,
     ENTRY_SCRIPT,
     FIXED,
     UPLOAD,
@@ -136,6 +138,13 @@ def _inference(text: str, conda_text: str, filled: Filled) -> None:
     said, unknown = inference.from_azure_json(text)
     filled.unknown += [("inferenceconfig.json", key) for key in unknown]
     filled.notes += said.notes
+    if said.container is not None:
+        filled.values |= {"serving": CONTAINER, **container_values(said.container)}
+        if said.variables:
+            filled.notes.append(
+                "environment.environmentVariables: a brought image has its own; set them in the image."
+            )
+        return
     if said.entry_script:
         filled.values |= {"serving": ENTRY_SCRIPT, "entry_script": said.entry_script}
     if said.source_directory:

@@ -1,17 +1,19 @@
 """First values of the deployment form: for a model, or from a revision. Reads rows only."""
 
 import re
+from dataclasses import fields
 from typing import Any
 
 from deployments.clusters.models import Cluster
 from deployments.errors import SlipwayError
 from deployments.registry.models import ModelVersion
-from deployments.services import no_code, sources
+from deployments.services import containers, no_code, sources
 from deployments.services.config import DEFAULTS
 from deployments.services.models import Revision, Service
 from deployments.services.specs import config_of
+from deployments.types import ContainerSpec
 from portal.deploy_plan import MADE_FOR
-from portal.forms.deploy import AUTOSCALE, EDITOR, ENTRY_SCRIPT, FIXED, KEPT, NO_CODE
+from portal.forms.deploy import AUTOSCALE, CONTAINER, EDITOR, ENTRY_SCRIPT, FIXED, KEPT, NO_CODE
 from portal.forms.fields import split_version, versions_named
 from portal.project_source import Kept
 from portal.score_templates import SCIKIT_LEARN, for_framework
@@ -58,12 +60,14 @@ def of_revision(revision: Revision | None, kept: Kept | None) -> dict[str, Any]:
         "models": [str(version) for version in versions],
         "serving": ENTRY_SCRIPT if revision.entry_script else NO_CODE,
         "entry_script": revision.entry_script or "score.py",
-        "environment": "" if no_code.made_here(revision.environment) else str(revision.environment),
+        "environment": _environment(revision),
         "replicas_mode": AUTOSCALE if config.autoscales else FIXED,
         "kept_source": kept.token if kept else "",
         "source_kind": KEPT if kept else EDITOR,
         "score_py": for_framework(framework),
     }
+    if (container := containers.from_row(revision.container)) is not None:
+        initial |= {"serving": CONTAINER, **container_values(container)}
     if kept is not None:
         try:
             initial["score_py"] = sources.read_text(kept.blob, revision.entry_script)
@@ -71,3 +75,13 @@ def of_revision(revision: Revision | None, kept: Kept | None) -> dict[str, Any]:
         except SlipwayError:
             pass  # not text, or too large for the page: it is kept as it is
     return initial
+
+
+def container_values(container: ContainerSpec) -> dict[str, Any]:
+    """A brought image as the form's fields."""
+    return {f"container_{item.name}": getattr(container, item.name) for item in fields(container)}
+
+
+def _environment(revision: Revision) -> str:
+    chosen = revision.environment
+    return "" if chosen is None or no_code.made_here(chosen) else str(chosen)

@@ -9,7 +9,7 @@ from deployments.environments.definition import parse
 from deployments.environments.models import BuildState, Environment, EnvironmentBuild
 from deployments.errors import InvalidInput
 from deployments.registry.models import Framework, ModelVersion
-from deployments.services import fits, placement, versions
+from deployments.services import containers, fits, placement, versions
 from deployments.services.config import DEFAULTS, DeploymentConfig, replicas_needed
 from deployments.services.models import Service
 from portal.forms.deploy import EDITOR, ENTRY_SCRIPT, DeployForm
@@ -77,11 +77,14 @@ def plan_of(form: DeployForm, service: Service | None) -> Plan:
                 _remark(form, item)
                 for item in fits.warnings(form.config, cluster_capacity(cluster))
             ]
-    if (defined := data.get("new_environment")) is not None:
+    if data.get("container") is not None:
+        wrong = containers.cluster_problems(cluster.kind, cluster.name) if cluster else []
+    elif (defined := data.get("new_environment")) is not None:
         wrong = placement.environment_problems(parse(**defined.texts()), cluster)
     else:
         wrong = placement.unbuildable(data.get("environment"), cluster)
-    plan.misfits += [Remark("Environment", item.message) for item in wrong]
+    label = "Image" if data.get("container") is not None else "Environment"
+    plan.misfits += [Remark(label, item.message) for item in wrong]
     plan.lines = _lines(data, service, cluster)
     return plan
 
@@ -97,17 +100,24 @@ def _lines(data: dict[str, Any], service: Service | None, cluster: Cluster | Non
         lines.append(_revision(service, data.get("version") or ""))
     elif data.get("name") and cluster is not None:
         lines.append(f"A new service {data['name']} on {cluster.name}.")
-    if models := data.get("models"):
+    if (container := data.get("container")) is not None:
+        lines.append(
+            f"It is the image {container.image}, port {container.port}: nothing is zipped or built. Requests "
+            f"go to its {container.scoring_path}."
+        )
+    elif models := data.get("models"):
         shown = ", ".join(str(version) for version in models[:3])
         more = f" and {len(models) - 3} more" if len(models) > 3 else ""
         lines.append(f"It serves {shown}{more}, {_serving(data)}.")
-    if (defined := data.get("new_environment")) is not None:
+    if container is not None:
+        pass
+    elif (defined := data.get("new_environment")) is not None:
         lines.append(
             f"{defined.name or 'An environment'} is made as inferenceconfig.json says, then built; "
             "that can take minutes."
         )
     else:
-        lines.append(_environment(data.get("environment"), models or []))
+        lines.append(_environment(data.get("environment"), data.get("models") or []))
     if (config := data.get("config")) is not None:
         lines.append(_replicas(config))
         if data.get("brought_keys"):

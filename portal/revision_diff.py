@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.services import containers
 from deployments.services.models import Revision
 
 LABELS: dict[str, str] = {
@@ -61,9 +62,10 @@ def facts(revision: Revision) -> dict[str, str]:
     models = [str(link.model_version) for link in revision.model_links.all()]
     result = {
         "Models": ", ".join(models),
-        "Served by": revision.entry_script or "no code",
+        "Served by": revision.entry_script or ("" if revision.container else "no code"),
+        **_container(revision),
         "Project folder": revision.source_id[:12] if revision.source_id else "",
-        "Environment": f"{revision.environment} ({revision.environment.hash[:12]})",
+        "Environment": f"{chosen} ({chosen.hash[:12]})" if (chosen := revision.environment) else "",
     }
     config: Mapping[str, Any] = revision.config
     for name, label in LABELS.items():
@@ -71,6 +73,13 @@ def facts(revision: Revision) -> dict[str, str]:
     for name in sorted(set(config) - set(LABELS)):
         result[name] = _words(config[name])
     return result
+
+
+def _container(revision: Revision) -> dict[str, str]:
+    """The parts of a brought image; those of a revision without one are empty."""
+    found = containers.from_row(revision.container)
+    labels = {"image": "Image", "port": "Port", **containers.LABELS}
+    return {label: _words(getattr(found, name, None)) for name, label in labels.items()}
 
 
 def changes(before: Revision | None, after: Revision) -> list[Change]:

@@ -17,10 +17,10 @@ from django.utils import timezone
 
 from deployments.clusters.drivers import driver_for
 from deployments.environments.hashing import environment_hash
-from deployments.environments.models import BuildState, EnvironmentBuild
+from deployments.environments.models import BuildState, Environment, EnvironmentBuild
 from deployments.environments.venvs import ensure_built, is_complete
 from deployments.errors import PermanentError
-from deployments.images import registries
+from deployments.images import registries, scan
 from deployments.images.models import ImageBuild, Registry
 from deployments.pipeline.archive import write_zip
 from deployments.pipeline.ignore import select
@@ -28,7 +28,7 @@ from deployments.pipeline.log import DeploymentLog
 from deployments.registry.archives import unpack_zip
 from deployments.registry.blobs import StorageBlobs, digest, open_blob, store_path
 from deployments.registry.blobs import release as release_hold
-from deployments.services import no_code, specs, versions
+from deployments.services import containers, no_code, specs, versions
 from deployments.services.models import Deployment, DeploymentState, Revision, Service
 from deployments.services.sources import MOST_BYTES, MOST_FILES
 
@@ -59,6 +59,8 @@ class Done:
 def zipping(run: Run) -> Done:
     """Pack the project folder by its ignore rules; the revision's package from then on."""
     revision = run.revision
+    if revision.container is not None:
+        return _brought(run, "zipped")
     if revision.package is not None:
         run.log.write(f"The package of revision {revision.number} is in the store.")
         return Done(f"{revision.package} is in the store", skipped=True)
@@ -109,6 +111,8 @@ def _no_code_files(revision: Revision, folder: Path) -> list[str]:
 def hashing(run: Run) -> Done:
     """Say which environment it is; the row's hash is held to its definition."""
     environment = run.revision.environment
+    if environment is None:
+        return _brought(run, "hashed")
     run.log.write("Creating Container Registry if not exists.")
     if run.service.cluster.kind == run.service.cluster.Kind.PROCESS:
         run.log.write("This cluster keeps environments on the machine itself; none is needed.")
@@ -130,6 +134,15 @@ def hashing(run: Run) -> Done:
     return Done(f"{environment}, {environment.hash[:12]}")
 
 
+def _brought(run: Run, what: str) -> Done:
+    """A brought image serves by itself."""
+    container = containers.from_row(run.revision.container)
+    if container is None:
+        raise PermanentError(f"{run.revision} has neither an environment nor an image.")
+    run.log.write(f"The image {container.image} was brought; nothing is {what}.")
+    return Done("an image was brought", skipped=True)
+
+
 def _registry_line(registry: Registry | None) -> str:
     if registry is None:
         return "No workspace registry is set up; images stay on the Engine that builds them."
@@ -138,13 +151,15 @@ def _registry_line(registry: Registry | None) -> str:
 
 def image(run: Run) -> Done:
     """Find the environment built, or build it: a virtual environment, or an image."""
+    environment = run.revision.environment
+    if environment is None:
+        return _brought(run, "built")
     if run.service.cluster.kind == run.service.cluster.Kind.PROCESS:
-        return _virtual_environment(run)
+        return _virtual_environment(run, environment)
     # Docker's client library is slow to import, and process clusters never need it
     from deployments.images.builds import ensure_image
     from deployments.images.engines import place_of
 
-    environment = run.revision.environment
     began = timezone.now()
     place = place_of(run.service.cluster)
     ready = ImageBuild.objects.filter(hash=environment.hash, state=BuildState.READY).exists()
@@ -167,13 +182,14 @@ def image(run: Run) -> Done:
     return Done("built" if build.registry is None else f"built, pushed to {build.registry.name}")
 
 
-def _virtual_environment(run: Run) -> Done:
-    environment = run.revision.environment
+def _virtual_environment(run: Run, environment: Environment) -> Done:
     build = EnvironmentBuild.objects.filter(hash=environment.hash, state=BuildState.READY).first()
     found = build is not None and is_complete(build.location)
     run.log.write("Use the existing image." if found else "Building image..")
     build = ensure_built(environment, log=lambda text: run.log.write(text, source="build"))
     run.log.write(f"The environment is at {build.location}.")
+    refused = run.service.cluster.refuse_severity
+    scan.vet(build, refused, lambda text: run.log.write(text, source="build"))
     return Done("found" if found else "built")
 
 
@@ -183,7 +199,7 @@ def applying(run: Run) -> Done:
     cluster = run.service.cluster
     run.log.write(f"Cluster {cluster.name} ({cluster.get_kind_display()}, {cluster.purpose}).")
     driver = driver_for(cluster)
-    location = specs.environment_location(run.revision.environment.hash, kind=cluster.kind)
+    location = specs.location_of(run.revision, kind=cluster.kind)
     driver.stage(specs.revision_spec(run.revision, location=location), StorageBlobs())
     run.check_claim()
     run.log.write("Submitting deployment to compute.")

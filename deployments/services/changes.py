@@ -60,7 +60,9 @@ def deploy(actor: "AbstractBaseUser | None", request: DeployRequest) -> Deployme
         raise found[0]
     # before the lock: making a no-code environment is a change of its own and may stay
     plan = plan_of(request, find(request))
-    environment = plan.environment or no_code.environment_for(actor, plan.model_versions[0])
+    environment = plan.environment
+    if environment is None and plan.container is None:
+        environment = no_code.environment_for(actor, plan.model_versions[0])
     try:
         with transaction.atomic():
             service = (

@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 
 from deployments.errors import InvalidInput
+from deployments.services import containers
 from deployments.services.config import load_object
+from deployments.types import ContainerSpec
 
 _FIELD = "inferenceconfig"
 
@@ -29,6 +31,7 @@ class InferenceConfig:
     docker_steps: str = ""
     conda_yaml: str = ""
     conda_file: str = ""  # a file's path on the writer's machine, to be uploaded beside
+    container: ContainerSpec | None = None  # an image that serves by itself
     notes: tuple[str, ...] = ()  # what is understood but means nothing here, and why
 
 
@@ -50,6 +53,11 @@ def from_azure_json(text: str) -> tuple[InferenceConfig, list[str]]:
     notes: list[str] = []
     _read(data, "", values, unknown, notes)
     registry = values.pop("registry", "")
+    routes, where = values.pop("routes", ({}, ""))
+    if image := values.pop("image", ""):
+        values["container"] = containers.from_azure(image, routes, where)
+    elif routes:
+        notes.append(f"{where}: It says nothing without environment.image.")
     if registry and values.get("base_image") and not values["base_image"].startswith(registry):
         values["base_image"] = f"{registry}/{values['base_image']}"
     return InferenceConfig(**values, notes=tuple(notes)), unknown
@@ -70,6 +78,8 @@ def _read(
             _read(_object(value, path), f"{path}.", values, unknown, notes)
         elif path in _TEXTS:
             values[_TEXTS[path]] = _text(value, path)
+        elif path in _ROUTES:
+            values["routes"] = (_object(value, path), path)
         elif path == "environment.environmentVariables":
             values["variables"] = {name: str(item) for name, item in _object(value, path).items()}
         elif path == "environment.docker.baseDockerfile":
@@ -108,6 +118,7 @@ def _read(
             unknown.append(path)
 
 
+_ROUTES = ("environment.inferenceConfig", "environment.inferenceContainerProperties")
 _REGISTRY = ("address", "username", "password")
 _TEXTS = {
     "entryScript": "entry_script",
@@ -115,6 +126,7 @@ _TEXTS = {
     "environment.name": "environment_name",
     "environment.version": "environment_version",
     "environment.docker.baseImage": "base_image",
+    "environment.image": "image",
     "environment.python.condaDependenciesFile": "conda_file",
     # the older flat keys
     "condaFile": "conda_file",

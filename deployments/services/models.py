@@ -97,7 +97,13 @@ class Revision(models.Model):
     package = models.ForeignKey(
         Blob, null=True, blank=True, on_delete=models.PROTECT, related_name="+"
     )
-    environment = models.ForeignKey(Environment, on_delete=models.PROTECT, related_name="revisions")
+    # None where an image is brought.
+    environment = models.ForeignKey(
+        Environment, null=True, blank=True, on_delete=models.PROTECT, related_name="revisions"
+    )
+    # A brought image as JSON (`deployments.types.ContainerSpec`); then there is no script, no source and
+    # no environment.
+    container = models.JSONField(null=True, blank=True)
     # `deployments.services.config.DeploymentConfig` as JSON: Azure's Python names.
     config = models.JSONField(default=dict)
     note = models.CharField(max_length=200, blank=True)

@@ -13,10 +13,11 @@ from deployments.clusters.models import Cluster
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput, NotFound
 from deployments.registry.models import Blob, ModelVersion
-from deployments.services import keys, no_code, placement, sources, versions
+from deployments.services import containers, keys, no_code, placement, sources, versions
 from deployments.services.config import DeploymentConfig, from_values, problems
 from deployments.services.models import Revision, Service, service_name_validator
 from deployments.services.specs import config_of, model_versions_of
+from deployments.types import ContainerSpec
 
 MOST_MODELS = 1000
 
@@ -32,6 +33,7 @@ class DeployRequest:
     `source` and `entry_script`: the stored project folder (`deployments.services.sources`) and the
     script in it; an empty `entry_script` is no-code. A no-code deployment without an `environment`
     gets one made for the first model's framework and version.
+    `container`: a brought image; nothing is zipped, built or loaded for it, and models are not part of it.
     `config`: values under Azure's Python names; names left out keep their value or take the default.
     `keys`: (primary, secondary) brought along; new services get generated ones otherwise.
     """
@@ -45,6 +47,7 @@ class DeployRequest:
     source: Blob | None = None
     entry_script: str | None = None
     environment: Environment | None = None
+    container: ContainerSpec | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     description: str | None = None
     tags: Mapping[str, str] | None = None
@@ -63,6 +66,7 @@ class Plan:
     entry_script: str
     environment: Environment | None  # None: one is made for no-code
     config: DeploymentConfig
+    container: ContainerSpec | None = None  # then there is no script, no source and no environment
 
 
 def check(request: DeployRequest) -> list[InvalidInput]:
@@ -99,6 +103,10 @@ def check(request: DeployRequest) -> list[InvalidInput]:
         found += property_problems(service.properties, request.properties)
     if request.keys is not None:
         found += keys.check_given(*request.keys)
+    if request.container is not None and request.entry_script:
+        found.append(
+            InvalidInput("Give an image or an entry script, not both.", field="entry_script")
+        )
     found += versions.name_problems(service, request.version)
     found += versions.share_problems(service, request.version, request.traffic_percent)
     try:
@@ -107,6 +115,8 @@ def check(request: DeployRequest) -> list[InvalidInput]:
         return [*found, error]
     cluster = service.cluster if service is not None else request.cluster
     found += _plan_problems(plan)
+    if plan.container is not None and cluster is not None:
+        found += containers.cluster_problems(cluster.kind, cluster.name)
     if not problems(plan.config):
         found += placement.misfits_on(plan.config, cluster)
     return found + placement.unbuildable(plan.environment, cluster)
@@ -152,6 +162,9 @@ def plan_of(request: DeployRequest, service: Service | None) -> Plan:
     models = request.model_versions
     if models is None:
         models = model_versions_of(base) if base else ()
+    container = _container_of(request, base)
+    if container is not None:
+        return Plan((), None, "", None, config, container)
     source = request.source or (base.source if base else None)
     script = request.entry_script
     if script is None:
@@ -159,9 +172,18 @@ def plan_of(request: DeployRequest, service: Service | None) -> Plan:
     if not script:
         source = None
     environment = request.environment
-    if environment is None and base is not None and not no_code.made_here(base.environment):
-        environment = base.environment
+    if environment is None and base is not None:
+        kept = base.environment
+        environment = kept if kept is not None and not no_code.made_here(kept) else None
     return Plan(tuple(models), source, script.strip(), environment, config)
+
+
+def _container_of(request: DeployRequest, base: Revision | None) -> ContainerSpec | None:
+    """The image that is brought: the request's, or what is kept where the request names no other way."""
+    if request.container is not None:
+        return request.container
+    another = request.entry_script is not None or request.environment is not None or request.source
+    return containers.from_row(base.container) if base is not None and not another else None
 
 
 def _kept_config(base: Revision | None, service: Service | None) -> DeploymentConfig | None:
@@ -188,7 +210,9 @@ def _plan_problems(plan: Plan) -> list[InvalidInput]:
         )
     if len({version.pk for version in plan.model_versions}) != count:
         found.append(InvalidInput("A model version is given twice.", field="model_versions"))
-    if plan.entry_script:
+    if plan.container is not None:
+        found += containers.problems(plan.container)
+    elif plan.entry_script:
         if plan.source is None:
             found.append(
                 InvalidInput("Give the project folder the entry script is in.", field="source")

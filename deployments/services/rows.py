@@ -9,7 +9,7 @@ from django.db.models import F
 
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput
-from deployments.services import cors, keys
+from deployments.services import containers, cors, keys
 from deployments.services.apply import apply_on_commit
 from deployments.services.config import DeploymentConfig
 from deployments.services.models import (
@@ -81,7 +81,7 @@ def create_revision(
     actor: "AbstractBaseUser | None",
     service: Service,
     plan: Plan,
-    environment: Environment,
+    environment: Environment | None,
     note: str,
 ) -> Revision:
     number = service.next_revision
@@ -93,6 +93,7 @@ def create_revision(
         entry_script=plan.entry_script,
         source=plan.source,
         environment=environment,
+        container=containers.to_row(plan.container),
         config=plan.config.to_values(),
         note=note[:200],
         created_by_id=actor.pk if actor else None,
@@ -109,7 +110,8 @@ def summary(revision: Revision) -> dict[str, Any]:
     return {
         "revision": revision.number,
         "models": [str(version) for version in model_versions_of(revision)],
-        "entry_script": revision.entry_script or "(no-code)",
-        "environment": str(revision.environment),
+        "entry_script": revision.entry_script or ("(image)" if revision.container else "(no-code)"),
+        "environment": str(revision.environment or ""),
+        **({"container": revision.container} if revision.container else {}),
         "config": revision.config,
     }

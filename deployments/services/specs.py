@@ -1,6 +1,6 @@
 """From rows to what is written into a cluster. Reads rows; changes nothing."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import prefetch_related_objects
 
@@ -8,7 +8,7 @@ from deployments.clusters.models import Cluster
 from deployments.environments.models import BuildState, EnvironmentBuild
 from deployments.errors import TemporaryError
 from deployments.images.models import ImageBuild
-from deployments.services import keys
+from deployments.services import containers, keys
 from deployments.services.config import DeploymentConfig, from_values
 from deployments.services.models import Revision, Service, ServiceVersion
 from deployments.services.traffic import split
@@ -43,13 +43,26 @@ def model_versions_of(revision: Revision) -> tuple["ModelVersion", ...]:
 
 
 def revision_spec(revision: Revision, *, location: str) -> RevisionSpec:
-    """Everything a replica is started from. `location` is the built environment's.
+    """Everything a replica is started from. `location` is the built environment's, or the brought image's.
 
     Raises TemporaryError while the revision has no package yet.
     """
-    if revision.package is None:
-        raise TemporaryError(f"{revision} has no package yet; its deployment makes it.")
     config = config_of(revision)
+    container = containers.from_row(revision.container)
+    if container is not None:
+        return RevisionSpec(
+            service=revision.service.name,
+            number=revision.number,
+            source=FileSpec("", "", 0),
+            entry_script="",
+            models=(),
+            environment=EnvironmentSpec("", location),
+            container=container,
+            **_running(config),
+        )
+    environment = revision.environment
+    if revision.package is None or environment is None:
+        raise TemporaryError(f"{revision} has no package yet; its deployment makes it.")
     prefetch_related_objects([revision], *_PARTS)
     models = tuple(
         ModelSpec(
@@ -62,25 +75,40 @@ def revision_spec(revision: Revision, *, location: str) -> RevisionSpec:
         )
         for link in revision.model_links.all()
     )
-    variables = {str(key): str(value) for key, value in revision.environment.variables.items()}
+    variables = {str(key): str(value) for key, value in environment.variables.items()}
     return RevisionSpec(
         service=revision.service.name,
         number=revision.number,
         source=FileSpec(PACKAGE_NAME, revision.package.sha256, revision.package.size),
         entry_script=revision.entry_script or NO_CODE_SCRIPT,
         models=models,
-        environment=EnvironmentSpec(
-            hash=revision.environment.hash, location=location, variables=variables
-        ),
-        resources=config.to_resources(),
-        probe=config.to_probe(),
-        concurrency=config.replica_max_concurrent_requests,
-        scoring_timeout_ms=config.scoring_timeout_ms,
-        max_request_wait_ms=config.max_request_wait_time,
-        collect_model_data=config.collect_model_data,
-        start_timeout_seconds=config.initial_delay_seconds,
-        request_log=config.enable_app_insights,
+        environment=EnvironmentSpec(hash=environment.hash, location=location, variables=variables),
+        **_running(config),
     )
+
+
+def _running(config: DeploymentConfig) -> dict[str, Any]:
+    """How a replica runs, whatever it is made of."""
+    return {
+        "resources": config.to_resources(),
+        "probe": config.to_probe(),
+        "concurrency": config.replica_max_concurrent_requests,
+        "scoring_timeout_ms": config.scoring_timeout_ms,
+        "max_request_wait_ms": config.max_request_wait_time,
+        "collect_model_data": config.collect_model_data,
+        "start_timeout_seconds": config.initial_delay_seconds,
+        "request_log": config.enable_app_insights,
+    }
+
+
+def location_of(revision: Revision, *, kind: str) -> str:
+    """Where what the revision runs in stands on a cluster of this kind. Raises TemporaryError."""
+    container = containers.from_row(revision.container)
+    if container is not None:
+        return container.image
+    if revision.environment is None:
+        raise TemporaryError(f"{revision} has no environment.")
+    return environment_location(revision.environment.hash, kind=kind)
 
 
 def environment_location(environment_hash: str, *, kind: str) -> str:
@@ -130,7 +158,7 @@ def _version_spec(row: ServiceVersion, percent: int, kind: str) -> VersionSpec:
     revision = row.current
     if revision is None:
         raise TemporaryError(f"{row} has no revision any more.")
-    location = environment_location(revision.environment.hash, kind=kind)
+    location = location_of(revision, kind=kind)
     return VersionSpec(
         name=row.name,
         revision=revision_spec(revision, location=location),

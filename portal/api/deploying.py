@@ -6,8 +6,9 @@ PUT    /api/v1/services/<name>/versions/<version>   the same for this version, w
 DELETE /api/v1/services/<name>                      the service; its replicas finish their requests
 
 The body is the service as GET shows it, with Azure's names: `models` (["diabetes:1"]), `environment`
-({"name", "version"}), `entryScript` with `files` ({"score.py": "..."}), and deploymentconfig.json's keys.
-What an update leaves out stays. A version is named by `versionName`, or holds its part of the body in
+({"name", "version"}; a brought image: {"image", "inferenceConfig"}), `entryScript` with `files`
+({"score.py": "..."}), and deploymentconfig.json's keys. What an update leaves out stays. A version is
+named by `versionName`, or holds its part of the body in
 `versions` ({"green": {...}}), as AksEndpoint has it; one deployment brings one version.
 """
 
@@ -23,7 +24,7 @@ from deployments.clusters.models import Cluster
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput
 from deployments.registry.models import ModelVersion
-from deployments.services import changes, config, sources, versions
+from deployments.services import changes, config, containers, sources, versions
 from deployments.services.models import Deployment
 from portal.access import person
 from portal.api import services, services_access
@@ -147,7 +148,15 @@ def _request(
         if key in given:
             values["model_versions"] = _models(given.pop(key))
     if "environment" in given:
-        values["environment"] = _environment(given.pop("environment"))
+        said = given.pop("environment")
+        if isinstance(said, dict) and "image" in said:
+            image = _text(said["image"], "environment.image")
+            routes = said.get("inferenceConfig") or {}
+            values["container"] = containers.from_azure(
+                image, routes, "environment.inferenceConfig"
+            )
+        else:
+            values["environment"] = _environment(said)
     values |= _script(given)
     if "aadAuthEnabled" in given:
         given.setdefault("tokenAuthEnabled", given.pop("aadAuthEnabled"))

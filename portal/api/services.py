@@ -13,7 +13,7 @@ from django.db.models import Prefetch
 from django.http import HttpRequest
 
 from deployments.errors import NotFound
-from deployments.services import versions
+from deployments.services import containers, versions
 from deployments.services.config import DeploymentConfig, load_object, to_azure_json
 from deployments.services.models import (
     Deployment,
@@ -181,12 +181,18 @@ def _revision_json(revision: Revision) -> dict[str, Any]:
             for link in links
         ],
         "entryScript": revision.entry_script or None,
-        "environment": {
-            "name": revision.environment.name,
-            "version": str(revision.environment.version),
-        },
+        "environment": _environment_json(revision),
         **_config_json(config),
     }
+
+
+def _environment_json(revision: Revision) -> dict[str, Any]:
+    """By name and version; a brought image as Azure's environments say one."""
+    container = containers.from_row(revision.container)
+    if container is not None:
+        return containers.to_azure(container)
+    chosen = revision.environment
+    return {"name": chosen.name, "version": str(chosen.version)} if chosen is not None else {}
 
 
 def _config_json(config: DeploymentConfig) -> dict[str, Any]:

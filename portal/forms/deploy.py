@@ -3,6 +3,7 @@
 A form checks and converts; it stores nothing. Rules of a configuration are `deployments.services.config`'s.
 """
 
+from dataclasses import fields
 from typing import Any, cast
 
 from django import forms
@@ -11,18 +12,19 @@ from deployments.clusters.models import Cluster
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput
 from deployments.services import config as configuration
-from deployments.services import versions
+from deployments.services import containers, versions
 from deployments.services.config import DeploymentConfig
 from deployments.services.models import (
     Service,
     service_name_validator,
     version_name_validator,
 )
+from deployments.types import ContainerSpec
 from portal import brought
 from portal.forms.fields import ManyFilesField, ModelVersionsField, TagsField, set_choices
 
 AUTOSCALE, FIXED = "autoscale", "fixed"
-NO_CODE, ENTRY_SCRIPT = "no_code", "entry_script"
+NO_CODE, ENTRY_SCRIPT, CONTAINER = "no_code", "entry_script", "container"
 EDITOR, UPLOAD, KEPT = "editor", "upload", "kept"
 BROUGHT = "brought"  # the environment that inferenceconfig.json defines
 
@@ -78,6 +80,17 @@ def _number(label: str, step: str = "1", whole: bool = True, **kwargs: Any) -> A
         initial=default,
         widget=forms.NumberInput(attrs=attrs),
         **kwargs,
+    )
+
+
+def _path(label: str, default: str) -> Any:
+    attrs = {"spellcheck": "false", "class": "mono", "placeholder": default}
+    return forms.CharField(
+        label=label,
+        required=False,
+        max_length=200,
+        initial=default,
+        widget=forms.TextInput(attrs=attrs),
     )
 
 
@@ -140,13 +153,14 @@ class DeployForm(forms.Form):
         help_text="One that runs gets this as its next revision. A new name makes a new version, "
         "which gets no requests until you give it a share.",
     )
-    models = ModelVersionsField(label="Models")
+    models = ModelVersionsField(label="Models", required=False)
 
     serving = forms.ChoiceField(
         label="How it is served",
         choices=[
             (NO_CODE, "No code: scikit-learn and ONNX models are served as they are"),
             (ENTRY_SCRIPT, "Entry script: my own init() and run()"),
+            (CONTAINER, "Bring an image: a container that serves by itself"),
         ],
         initial=NO_CODE,
         widget=forms.RadioSelect,
@@ -182,6 +196,26 @@ class DeployForm(forms.Form):
     )
     folder = ManyFilesField(label="Folder", required=False)
     kept_source = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    container_image = forms.CharField(
+        label="Image",
+        required=False,
+        max_length=400,
+        widget=forms.TextInput(
+            attrs={
+                "autocomplete": "off",
+                "spellcheck": "false",
+                "class": "mono",
+                "placeholder": "registry.example.com/team/scorer:1.4",
+            }
+        ),
+        help_text="As docker pull takes it; a digest (@sha256:…) is kept. Credentials of its registry are "
+        "under Clusters, Registries.",
+    )
+    container_port = _number("Port", default=containers.DEFAULT_PORT)
+    container_scoring_path = _path("Scoring path", "/score")
+    container_liveness_path = _path("Liveness path", "/")
+    container_readiness_path = _path("Readiness path", "/")
 
     environment = forms.ChoiceField(label="Environment", required=False)
     brought_environment = forms.CharField(required=False, strip=False, widget=forms.HiddenInput)
@@ -322,6 +356,7 @@ class DeployForm(forms.Form):
         data = super().clean() or {}
         self._check_environment(data)
         self._check_source(data)
+        self._check_container(data)
         self._check_config(data)
         return data
 
@@ -349,6 +384,26 @@ class DeployForm(forms.Form):
         if kind == UPLOAD and not (data.get("archive") or data.get("folder")):
             self.add_error("archive", "Choose a zip file or a folder, or write the script here.")
         data["source_kind"] = kind
+
+    def _check_container(self, data: dict[str, Any]) -> None:
+        """`data["container"]` is the brought image, or None; only without one are there models."""
+        data["container"] = None
+        if data.get("serving") != CONTAINER:
+            if not data.get("models") and "models" not in self.errors:
+                self.add_error("models", "Choose at least one model.")
+            return
+        if not data.get("container_image"):
+            self.add_error("container_image", "Name the image.")
+            return
+        told = {
+            item.name: value
+            for item in fields(ContainerSpec)
+            if (value := data.get(f"container_{item.name}"))
+        }
+        container = ContainerSpec(**{"port": containers.DEFAULT_PORT, **told})
+        for problem in containers.problems(container):
+            self.add_problem(problem)
+        data["container"] = container
 
     def _check_config(self, data: dict[str, Any]) -> None:
         values = {name: data.get(name) for name in _PLAIN_FIELDS}

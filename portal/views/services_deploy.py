@@ -229,6 +229,11 @@ def _local_run(
     actor = person(request)
     try:
         asked = _request(request, form, service, kept)
+        if asked.container is not None:
+            raise InvalidInput(
+                "A brought image has no script to edit here; run it with docker run, or deploy it.",
+                field="serving",
+            )
         found = planning.check(asked)
         if not found:
             plan = planning.plan_of(asked, service)
@@ -261,6 +266,8 @@ def _request(
 ) -> changes.DeployRequest:
     data = form.cleaned_data
     models = tuple(data["models"])
+    if data["container"] is not None:
+        return _container_request(request, data, service)
     scripted = data["serving"] == ENTRY_SCRIPT
     environment = data["environment"] or _brought_environment(request, form, service)
     if environment is None and scripted:
@@ -277,6 +284,23 @@ def _request(
         source=_source(data, kept) if scripted else None,
         entry_script=data["entry_script"] if scripted else "",
         environment=environment,
+        config=data["config_values"],
+        description=None if service else data["description"],
+        tags=None if service else data["tags"],
+        note=data["note"],
+        keys=brought.keys_from(person(request), data["brought_keys"]),
+    )
+
+
+def _container_request(
+    request: HttpRequest, data: dict[str, Any], service: Service | None
+) -> changes.DeployRequest:
+    return changes.DeployRequest(
+        name=service.name if service else data["name"],
+        update=service is not None,
+        version=data.get("version", ""),
+        cluster=None if service else data["cluster"],
+        container=data["container"],
         config=data["config_values"],
         description=None if service else data["description"],
         tags=None if service else data["tags"],

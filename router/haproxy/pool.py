@@ -1,9 +1,9 @@
 """Which backend of the pool serves which version, and what the maps hold.
 
 PURE. A backend belongs to one version at a time and is given away only when all of its slots are
-free. A version's queue wait is part of HAProxy's text, so a version takes a free backend with its
-wait where there is one; else a free backend's wait is changed, or the pool grows, and the text with
-it: that is a reload, and `Assignment.why` says so.
+free. A version's queue wait (and the path of a brought image) is part of HAProxy's text, so a version
+takes a free backend with its wait where there is one; else a free backend's wait is changed, or the
+pool grows, and the text with it: that is a reload, and `Assignment.why` says so.
 
 Maps are changed in the order that no request can fall between: what a route needs comes before it,
 and goes after it.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from deployments.types import ServiceSpec
 from router.haproxy import names, render, request_line
-from router.haproxy.render import SCORING_TIMEOUT_MS, BackendShape
+from router.haproxy.render import SCORE, SCORING_TIMEOUT_MS, BackendShape
 
 _SURGE = 2  # slots beyond the most replicas wanted: those that leave still stand in theirs
 _MOST_SLOTS = 1024
@@ -40,6 +40,7 @@ class Need:
 
     queue_wait_ms: int
     slots: int
+    path: str = SCORE
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,9 @@ def needs(services: Sequence[ServiceSpec], replicas: Mapping[Key, int]) -> dict[
         for version in spec.versions:
             key = Key(spec.name, version.name)
             most = max(version.scaling.maximum, replicas.get(key, 0))
-            found[key] = Need(version.revision.max_request_wait_ms, most + _SURGE)
+            container = version.revision.container
+            path = container.scoring_path if container is not None else SCORE
+            found[key] = Need(version.revision.max_request_wait_ms, most + _SURGE, path)
     return found
 
 
@@ -92,6 +95,7 @@ def assign(
                 for name in free
                 if pool[index_of[name]].queue_wait_ms == need.queue_wait_ms
                 and pool[index_of[name]].slots >= min(need.slots, _MOST_SLOTS)
+                and pool[index_of[name]].path == need.path
             ]
             if not free:
                 grown = max(len(pool), 1)
@@ -107,6 +111,9 @@ def assign(
             why.append(f"{key} waits {need.queue_wait_ms} ms in its queue")
             pool[index] = replace(pool[index], queue_wait_ms=need.queue_wait_ms)
             changed.add(need.queue_wait_ms)
+        if pool[index].path != need.path:
+            why.append(f"{key} scores at {need.path}")
+            pool[index] = replace(pool[index], path=need.path)
         if pool[index].slots < min(need.slots, _MOST_SLOTS):
             why.append(f"{key} needs room for {need.slots} replicas")
             pool[index] = replace(pool[index], slots=slots)

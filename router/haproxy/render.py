@@ -23,14 +23,17 @@ from router.haproxy.answers import own_error
 from router.samples import BUCKET_BOUNDS_US, BUCKETS
 
 SCORING_TIMEOUT_MS = 60_000  # Azure's default
+SCORE = "/score"  # where scoring servers take requests
 
 
 @dataclass(frozen=True, slots=True)
 class BackendShape:
-    """One backend of the pool: its queue's patience and how many replicas it has room for."""
+    """One backend of the pool: its queue's patience, how many replicas it has room for, and where these
+    score: a brought image may have a path of its own."""
 
     queue_wait_ms: int = 500
     slots: int = 32
+    path: str = "/score"  # where its replicas score
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,9 @@ def _backend(
     lines = [f"backend {name} from replicas", f"    timeout queue {backend.queue_wait_ms}ms"]
     if config.slot_folder is not None:
         lines.append(f"    retries {retries(backend.queue_wait_ms)}")
+    if backend.path != SCORE:
+        # here and in no map: whoever has the usual path pays nothing for it
+        lines.append(f"    http-request set-path {backend.path} if {{ path {SCORE} }}")
     if not placed and config.slot_folder is None:
         lines.append(f"    server-template s 1-{backend.slots} 127.0.0.1:1 maxconn 1 disabled")
         return "\n".join(lines)
