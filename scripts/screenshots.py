@@ -37,6 +37,8 @@ PAGES = (
             "Replicas beside requests, latency and the queue; each scaling decision with its reason."),
     Picture("service-decisions", "/services/{service}/decisions/", "Decisions",
             "Every decision of the autoscaler in words, with its figures and what came of it."),
+    Picture("service-what-if", "/services/{service}/what-if/", "What if",
+            "A past range run again with other settings: as it was beside as it would be."),
     Picture("service-requests", "/services/{service}/requests/", "Requests",
             "The request log: code, times, version, replica and who asked; never a body."),
     Picture("service-logs", "/services/{service}/logs/", "Logs",

@@ -91,5 +91,6 @@ def start_seconds(service: Service, version: str, ids: Sequence[int], until: flo
         and replica.get("ready_at")
         and replica.get("created_at")
         and not replica.get("restarts")
+        and replica["ready_at"] > replica["created_at"]
     ]
     return statistics.median(took) if took else None

@@ -11,8 +11,15 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from deployments.clusters.models import Cluster
 from deployments.services.models import Service
+from deployments.types import Scaling
 from portal.models import User
+from router.autoscaler.policy import Limits, State, decide
+from router.autoscaler.window import Load, Standing
+from router.hindrances import note
+from router.samples import DecisionRecord, TelemetryPage
+from router.telemetry.collect import keep
 from router.telemetry.models import Decision, Series
 from tests.portal.metrics.conftest import measure
 
@@ -329,3 +336,20 @@ class TestCsv:
             series=series, at=1.0, before=1, after=1, code="x", applied=False, reason="=1+1"
         )
         assert self.rows(vera)[0]["reason"] == "'=1+1"
+
+
+def test_another_scaler_of_the_same_version_is_shown(vera: Client, series: Series) -> None:
+    """From what the loop sees, through the router's telemetry, to the page."""
+    now = time.time()
+    seen = Load(3, Standing(ready=3), other_scaler="HorizontalPodAutoscaler web/cpu")
+    verdict = decide(seen, Limits(Scaling(minimum=1, maximum=9)), State(), now)
+    record = DecisionRecord(
+        now, "diabetes", "default", 3, verdict.replicas, str(verdict.code), verdict.reason,
+        applied=False,
+    )  # fmt: skip
+    _, told = note((), record, now)
+    keep(Cluster.objects.get(), TelemetryPage("one", 1, decisions=told), now)
+    page = get(vera, "?kind=prevented")
+    assert "Kept at 3: somebody else scales it too" in page
+    assert "HorizontalPodAutoscaler web/cpu scales this version too; remove it." in page
+    assert "Still so" in page
