@@ -27,7 +27,7 @@ class RequestLine:
     client_request_id: str
     method: str
     operation: str
-    status: int
+    status: int  # 0 where none was sent: the client had left
     queue_ms: int | None
     service_ms: int | None  # until the replica's first byte
     total_ms: int
@@ -89,7 +89,7 @@ def parse(line: bytes, names: Names) -> RequestLine | None:
             client_request_id=_text(client_request_id),
             method=method[:16],
             operation=_text(operation)[:32],
-            status=int(status),
+            status=max(int(status), 0),  # HAProxy says -1
             queue_ms=_milliseconds(queue_ms),
             service_ms=_milliseconds(service_ms),
             total_ms=total,

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
-from django.db import transaction
+from django.db import DataError, IntegrityError, transaction
 from django.db.models import Max, Min, Q, QuerySet
 
 from deployments.errors import Unavailable
@@ -72,16 +72,32 @@ def keep(place: RequestPlace, page: RequestPage, now: float) -> bool:
         here = RequestPlace.objects.filter(pk=place.pk, epoch=place.epoch, seq=place.seq)
         if here.update(epoch=page.epoch, seq=page.next, seen_at=now) != 1:
             return False
-        RequestRecord.objects.bulk_create(
-            [RequestRecord(cluster=place.cluster, **asdict(line)) for line in page.lines],
-            batch_size=1000,
-        )
+        if refused := _write(
+            [RequestRecord(cluster=place.cluster, **asdict(line)) for line in page.lines]
+        ):
+            gaps.append(Gap(now, now, refused, "the database refused them"))
         RequestGap.objects.bulk_create(
             [RequestGap(cluster=place.cluster, **asdict(gap)) for gap in gaps]
         )
         for service in {line.service for line in page.lines}:
             announce("requests", service)
     place.epoch, place.seq, place.seen_at = page.epoch, page.next, now
+    return True
+
+
+def _write(rows: list[RequestRecord]) -> int:
+    """How many the database refused: one bad line is not to hold up all that come after it."""
+    if _written(rows):
+        return 0
+    return sum(not _written([row]) for row in rows)
+
+
+def _written(rows: list[RequestRecord]) -> bool:
+    try:
+        with transaction.atomic():
+            RequestRecord.objects.bulk_create(rows, batch_size=1000)
+    except (IntegrityError, DataError, ValueError):  # ValueError: text that cannot be stored
+        return False
     return True
 
 

@@ -66,6 +66,12 @@ def test_a_request_that_came_to_no_replica_has_no_time_there() -> None:
     assert (found.queue_ms, found.service_ms, found.replica) == (None, None, "")
 
 
+def test_a_client_that_left_before_an_answer_got_none() -> None:
+    found = parse(line(status="-1", service_ms="-1", termination_state="CD--"), names)
+    assert found is not None
+    assert (found.status, found.service_ms, found.termination_state) == (0, None, "CD--")
+
+
 @pytest.mark.parametrize(
     "broken",
     [

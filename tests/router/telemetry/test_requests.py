@@ -52,6 +52,17 @@ def test_a_page_is_kept_with_its_place(place: RequestPlace) -> None:
     assert not RequestGap.objects.exists()
 
 
+def test_a_line_that_the_database_refuses_holds_nobody_up(place: RequestPlace) -> None:
+    good = page(0, 3)
+    bad = dataclasses.replace(LINE, status=-1, request_id="bad")
+    assert requests.keep(place, dataclasses.replace(good, next=4, lines=(bad, *good.lines)), NOW)
+    assert requests.keep(place, page(4, 1), NOW + 1)
+    assert RequestRecord.objects.count() == 4
+    assert not RequestRecord.objects.filter(request_id="bad").exists()
+    [gap] = RequestGap.objects.all()
+    assert (gap.lost, gap.why) == (1, "the database refused them")
+
+
 def test_the_same_page_twice_is_kept_once(place: RequestPlace) -> None:
     stale = RequestPlace.objects.get()
     assert requests.keep(place, page(0, 3), NOW)
