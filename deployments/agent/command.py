@@ -7,15 +7,17 @@ nothing.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deployments.types import RevisionSpec
+from deployments.types import ContainerSpec, RevisionSpec
 
 LOG_BYTES = 10_000_000
 LOG_SEGMENTS = 3
 _CONFIGURATION = Path(__file__).with_name("gunicorn_conf.py")
+_FRONT = Path(__file__).with_name("front.py")
 _APPLICATION = "azureml_inference_server_http.server.entry:app"
 _SLACK_SECONDS = 30
 _PORT = "5001"  # what scripts are told; nobody listens there
@@ -89,6 +91,37 @@ def build_inside(
             **_gate(revision, silence),
             "doors": {"folder": str(INSIDE / "doors"), "name": f"{replica}.sock"},
         },
+    }
+
+
+def build_front(
+    revision: RevisionSpec,
+    container: ContainerSpec,
+    *,
+    run: int,
+    silence: float,
+    folder: Path,
+    target: tuple[str, int],
+) -> dict[str, Any]:
+    """The content of `run.json` for what stands before a person's own image, at `target`; `folder` is
+    where its sockets are to be."""
+    host, port = target
+    paths = (container.scoring_path, container.liveness_path, container.readiness_path)
+    return {
+        "run": run,
+        "command": [sys.executable, "-I", "-S", str(_FRONT), host, str(port), *paths],
+        "cwd": "/",
+        "environment": {
+            "LANG": "C.UTF-8",
+            "PATH": "/usr/bin:/bin",
+            "PYTHONUNBUFFERED": "1",
+            "WORKER_COUNT": str(revision.concurrency),
+            "SLIPWAY_REPLICA_FOLDER": str(folder),
+        },
+        "log_bytes": LOG_BYTES,
+        "log_segments": LOG_SEGMENTS,
+        "cgroups": [],
+        "gate": {**_gate(revision, silence), "workers": revision.concurrency, "refuse": True},
     }
 
 

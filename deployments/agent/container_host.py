@@ -10,6 +10,7 @@ does, and the container of the run before the last is removed only then, so its 
     <replica>/run/              listen.sock and health.sock, made by the container
     <replica>/listen.sock       hard links to these, made here: the container cannot lead them elsewhere
              /health.sock
+    <replica>/front/            what stands before a person's own image (`front`), under a shim of its own
     <replica>/log/              the container's output, copied from the Engine
 
 Safety: a run's container has a name of its own, so a start that was cut off is found again and never
@@ -22,13 +23,15 @@ import logging
 import os
 import shutil
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-from deployments.agent import causes, command, life
+from deployments.agent import causes, command, life, processes
 from deployments.agent.container_logs import Follower
 from deployments.agent.host import Powers, Run
 from deployments.agent.record import Process, Record, Room
@@ -76,6 +79,7 @@ class ContainerHost:
         self._ended_at: dict[str, float] = {}  # container -> when it was first seen so (monotonic)
         self._followers: dict[str, Follower] = {}
         self._progress: dict[str, str] = {}
+        self._fronts: list[subprocess.Popen[bytes]] = []
         self._removing: dict[str, Future[None]] = {}
         self._woken = threading.Event()
         self._closed = False
@@ -85,6 +89,7 @@ class ContainerHost:
 
     def begin(self) -> None:
         self._woken.clear()
+        self._fronts = [front for front in self._fronts if front.poll() is None]
         now = time.monotonic()
         if self._about is None or now - self._about_at > _ABOUT_EVERY:
             self._about = self.engine.about()
@@ -133,6 +138,7 @@ class ContainerHost:
                     Process.RUNNING
                 )  # made after this cycle's listing: the next one shows it
             gone = start is not None or key in self._seen
+            self._end_front(record)
             return Run(Process.VANISHED, said=causes.REMOVED) if gone else Run(Process.NONE)
         if found.state == "created":
             if start is None:  # an agent was killed between making it and starting it
@@ -143,6 +149,8 @@ class ContainerHost:
         if found.running:
             self._link_sockets(record)
             return Run(Process.RUNNING)
+        if self._end_front(record):
+            return Run(Process.RUNNING)  # what stood before it is gone by the next cycle
         since = self._ended_at.setdefault(found.id, time.monotonic())
         follower = self._followers[found.id]
         if not follower.done.is_set() and time.monotonic() - since < _OUTPUT_SECONDS:
@@ -186,12 +194,13 @@ class ContainerHost:
     def _link_sockets(self, record: Record) -> None:
         """Names of the container's sockets that only this machine's user can change."""
         folder = self.folder.replica(record.id)
+        source = self._front(record) if record.revision.container else folder / "run"
         for name in (LISTEN, HEALTH):
             target = folder / name
             if target.exists():
                 continue
             with contextlib.suppress(OSError):
-                os.link(folder / "run" / name, target, follow_symlinks=False)
+                os.link(source / name, target, follow_symlinks=False)
                 if not stat.S_ISSOCK(target.lstat().st_mode):
                     target.unlink()
 
@@ -201,8 +210,9 @@ class ContainerHost:
         revision = record.revision
         staged = self.folder.revision(revision)
         try:
-            os.utime(staged)
-            make_readable(staged)
+            if revision.container is None:
+                os.utime(staged)
+                make_readable(staged)
             self._make_folders(record)
         except FileNotFoundError:
             return causes.not_staged(revision)
@@ -229,7 +239,8 @@ class ContainerHost:
     def _make_folders(self, record: Record) -> None:
         folder = self.folder.replica(record.id)
         doors = self._doors(record)
-        (folder / "told").mkdir(exist_ok=True)
+        for name in ("told", "front"):
+            (folder / name).mkdir(exist_ok=True)
         for path in (folder / "run", doors):
             path.mkdir(parents=True, exist_ok=True)
             if os.getuid() == 0:
@@ -248,6 +259,8 @@ class ContainerHost:
         folder = self.folder.replica(record.id)
         for name in (LISTEN, HEALTH):
             (folder / name).unlink(missing_ok=True)  # of the run before
+        if record.revision.container is not None:
+            return  # where it will be reached is known once it runs
         told = command.build_inside(
             record.revision,
             replica=record.id,
@@ -264,9 +277,9 @@ class ContainerHost:
             if old.run < record.run - _KEPT_RUNS:
                 self._remove(old)
         asked = self._asked(record)
-        self._starts[record.id, record.run] = self._pool.submit(self._run, asked)
+        self._starts[record.id, record.run] = self._pool.submit(self._run, record, asked)
 
-    def _run(self, asked: Asked) -> None:
+    def _run(self, record: Record, asked: Asked) -> None:
         try:
             made = self.engine.create(asked)
         except NotFound as error:
@@ -275,13 +288,33 @@ class ContainerHost:
             self.engine.ensure_network(self.network, self._labels())
             made = self.engine.create(asked)
         self.engine.start(made)
+        if (container := record.revision.container) is not None:
+            folder = self._front(record)
+            told = command.build_front(
+                record.revision,
+                container,
+                run=record.run,
+                silence=life.longest_silence(record.revision),
+                folder=folder,
+                target=(self.engine.address(made).ip, container.port),
+            )
+            write_json(folder / "run.json", told)
+            self._fronts.append(processes.spawn_shim(folder))
         self._woken.set()
+
+    def _end_front(self, record: Record) -> bool:
+        """True when there was one."""
+        return record.revision.container is not None and processes.kill_all_of(self._front(record))
+
+    def _front(self, record: Record) -> Path:
+        return self.folder.replica(record.id) / "front"
 
     def _asked(self, record: Record) -> Asked:
         folder = self.folder.replica(record.id)
         resources = record.revision.resources
         most = self._about.cpu if self._about else 0.0
-        return Asked(
+        gpus = self._free_gpus(resources.gpu)
+        plain = Asked(
             name=f"slipway-{self.folder.root.name}-{record.id}-{record.run}-{self.file.id[:6]}",
             image=causes.image_of(record.revision),
             labels=self._labels()
@@ -291,8 +324,22 @@ class ContainerHost:
                 containers.SERVICE: record.service,
                 containers.VERSION: record.version,
                 containers.REVISION: f"{record.revision.number}-{record.key}",
-                containers.GPUS: ",".join(gpus := self._free_gpus(resources.gpu)),
+                containers.GPUS: ",".join(gpus),
             },
+            tmpfs={"/tmp": _TMPFS},  # noqa: S108  inside the container
+            network=self.network,
+            cpu=resources.cpu,
+            # the Engine refuses more than there is
+            cpu_limit=min(resources.cpu_limit, most) if resources.cpu_limit and most else None,
+            memory_gb_limit=resources.memory_gb_limit,
+            gpus=gpus,
+        )
+        if record.revision.container is not None:
+            # as its maker built it: with its own program, user and files that it may write
+            variables = dict(record.revision.environment.variables)
+            return replace(plain, environment=variables, read_only=False)
+        return replace(
+            plain,
             entrypoint=("python", "-I", "-S", str(command.INSIDE / "runtime" / "inside.py")),
             user=f"{sandbox_user()}:{sandbox_user()}",
             folder="/",
@@ -303,13 +350,6 @@ class ContainerHost:
                 str(folder / "run"): (str(command.INSIDE / "run"), True),
                 str(self._doors(record)): (str(command.INSIDE / "doors"), True),
             },
-            tmpfs={"/tmp": _TMPFS},  # noqa: S108  inside the container
-            network=self.network,
-            cpu=resources.cpu,
-            # the Engine refuses more than there is
-            cpu_limit=min(resources.cpu_limit, most) if resources.cpu_limit and most else None,
-            memory_gb_limit=resources.memory_gb_limit,
-            gpus=gpus,
         )
 
     def _labels(self) -> dict[str, str]:
@@ -341,6 +381,7 @@ class ContainerHost:
         return True
 
     def forget(self, record: Record) -> None:
+        self._end_front(record)
         for item in self._of.get(record.id, ()):
             if (follower := self._followers.get(item.id)) is not None:
                 follower.stop()

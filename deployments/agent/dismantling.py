@@ -33,7 +33,7 @@ def belongings(root: Path) -> Belongings:
         return Belongings(
             containers=tuple(sorted(item.name for item in engine.containers(file.id))),
             volumes=tuple(engine.volumes(file.id)),
-            networks=tuple(engine.networks(file.id)),
+            networks=tuple(sorted(engine.networks(file.id).values())),
         )
 
 
@@ -47,14 +47,14 @@ def dismantle(root: Path) -> Belongings:
                 engine.remove(item.id)
             volumes, networks = engine.volumes(file.id), engine.networks(file.id)
             _each(engine.remove_volume, volumes)
-            _each(engine.remove_network, networks)
+            _each(engine.remove_network, tuple(networks))
         # The mark last of all: a folder with it is one that is not done.
         for entry in root.iterdir():
             if entry.name != engine_file.NAME:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     shutil.rmtree(root)
     names = tuple(sorted(item.name for item in listed))
-    return Belongings(names, tuple(volumes), tuple(networks))
+    return Belongings(names, tuple(volumes), tuple(networks.values()))
 
 
 def _each(remove: Callable[[str], None], names: Sequence[str]) -> None:

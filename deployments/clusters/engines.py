@@ -5,7 +5,6 @@ An Engine's address is a door to its whole machine, so only an administrator giv
 that), and plain TCP is for loopback addresses alone.
 """
 
-import ipaddress
 import re
 import ssl
 import uuid
@@ -19,7 +18,7 @@ from deployments import sealed
 from deployments.clusters.models import Cluster
 from deployments.drivers import docker_checks, engine_file
 from deployments.drivers.engine_file import EngineFile, Login
-from deployments.engine.containers import About, Engine
+from deployments.engine.containers import About, Engine, is_local
 from deployments.errors import InvalidInput, SlipwayError, Unavailable
 from deployments.images.models import Registry
 from deployments.types import EngineSpec, NodeCapacity
@@ -66,14 +65,14 @@ def checked(spec: EngineSpec) -> EngineSpec:
             "Write unix:///path/of/the/socket, or tcp://host:port such as tcp://10.0.0.5:2376.",
             field=URL,
         )
+    if not is_local(url):
+        raise InvalidInput(
+            "An Engine on another machine cannot be a cluster of this version: replicas are reached by "
+            "sockets of this machine. Run Slipway beside that Engine, or attach a Kubernetes cluster.",
+            field=URL,
+        )
     ca, cert, key = (text.strip() for text in (spec.ca, spec.cert, spec.key))
     if not ca and not cert and not key:
-        if not _loopback(parts.hostname):
-            raise InvalidInput(
-                "An Engine on another machine must be reached by TLS: give its authority, a client "
-                "certificate and its key. Plain TCP hands that machine to everybody on the way.",
-                field=CA,
-            )
         return EngineSpec(url)
     for text, field, name in (
         (ca, CA, "authority"),
@@ -100,8 +99,7 @@ def look(spec: EngineSpec) -> Found:
         raise InvalidInput(f"The certificates cannot be used: {error}", field=CA) from error
     except SlipwayError as error:
         raise InvalidInput(error.message, field=URL) from error
-    local = spec.url.startswith("unix://")
-    return Found(about, docker_checks.node(about, local, ()))
+    return Found(about, docker_checks.node(about, is_local(spec.url), ()))
 
 
 def spec_of(cluster: Cluster) -> EngineSpec:
@@ -150,10 +148,3 @@ def write_file(cluster: Cluster) -> None:
         engine_file.write(root, value)
     except OSError as error:
         raise Unavailable(f"{engine_file.path_of(root)} cannot be written: {error}.") from error
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -4,13 +4,17 @@ Thin: each method is one or two calls, with a deadline, raising our own errors t
 decision about what should run. Safe to use from several threads.
 """
 
+import contextlib
+import ipaddress
 import json
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import docker
 import requests
@@ -125,11 +129,12 @@ class Engine:
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
         self._client: docker.DockerClient | None = None
+        self._one_network = threading.Lock()
 
     @property
     def local(self) -> bool:
         """Whether it shares this machine's files and sockets."""
-        return self.spec.url.startswith("unix://")
+        return is_local(self.spec.url)
 
     def _api(self) -> Any:
         if self._client is None:
@@ -388,7 +393,7 @@ class Engine:
 
     def ensure_network(self, name: str, labels: Mapping[str, str]) -> None:
         """A bridge on which containers do not reach each other. Raises SlipwayError."""
-        with told(f"Network {name}"):
+        with self._one_network, told(f"Network {name}"):
             api = self._api()
             if any(row["Name"] == name for row in api.networks(names=[name])):
                 return
@@ -403,17 +408,24 @@ class Engine:
             except docker.errors.APIError as error:
                 if error.status_code != 409:
                     raise
+            # Names are not unique there: of two that were made at once, in two processes, the same one
+            # stays for both.
+            same = [row for row in api.networks(names=[name]) if row["Name"] == name]
+            for row in sorted(same, key=lambda row: (row["Created"], row["Id"]))[1:]:
+                with contextlib.suppress(docker.errors.APIError):
+                    api.remove_network(row["Id"])
 
-    def networks(self, cluster: str) -> list[str]:
+    def networks(self, cluster: str) -> dict[str, str]:
+        """Name by id."""
         with told(f"The networks of the Docker Engine at {self.spec.url}"):
             rows = self._api().networks(filters={"label": [f"{CLUSTER}={cluster}"]})
-        return sorted(row["Name"] for row in rows)
+        return {row["Id"]: row["Name"] for row in rows}
 
-    def remove_network(self, name: str) -> None:
-        """Not an error when it is gone."""
+    def remove_network(self, network: str) -> None:
+        """By its id. Not an error when it is gone."""
         try:
-            with told(f"Network {name}"):
-                self._api().remove_network(name)
+            with told(f"Network {network[:12]}"):
+                self._api().remove_network(network)
         except NotFound:
             return
 
@@ -442,6 +454,17 @@ class Engine:
                 self._api().remove_volume(name)
         except NotFound:
             return
+
+
+def is_local(url: str) -> bool:
+    """Whether an Engine's address is one of this machine: a unix socket or a loopback address."""
+    if url.startswith("unix://"):
+        return True
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _container(row: Mapping[str, Any]) -> Container:

@@ -152,7 +152,7 @@ def test_this_machine_is_attached(skus: None, administrator: User, seen: list[st
         ({"name": ""}, "name"),
         ({"name": "other"}, "name"),
         ({"kind": "docker", "name": "engine", "engine_url": "http://x"}, "engine_url"),
-        ({"kind": "docker", "name": "engine", "engine_url": "tcp://10.0.0.5:2375"}, "engine_ca"),
+        ({"kind": "docker", "name": "engine", "engine_url": "tcp://10.0.0.5:2376"}, "engine_url"),
         ({"kind": "kubernetes"}, "kind"),
         ({"sku": "Standard_Unheard"}, "sku"),
         ({"router_url": "127.0.0.1:8080"}, "router_url"),
