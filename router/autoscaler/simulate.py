@@ -9,10 +9,14 @@ second, and asks the scaler.
 
     result = simulate(arrivals, services, Setup(limits, start_seconds=20), slipway(limits))
 
+Requests come when they come; or, with `again`, from clients that wait for an answer before they ask once
+more, so that a slow service is asked less.
+
 One request costs 2 to 4 us, a simulated second with our policy about 0.5 ms.
 """
 
 import math
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -188,16 +192,46 @@ class _Replicas:
         return (self.lived + sum(end - self.created[number] for number in alive)) / 3600
 
 
+class _Clients:
+    """Those who ask again once they are answered. `times` are the requests to come, kept in order."""
+
+    def __init__(
+        self,
+        again: Callable[[float, bool], float | None],
+        times: list[float],
+        services: Sequence[float],
+    ) -> None:
+        self.services = [*services]
+        self._again = again
+        self._times = times
+        self._firsts = tuple(services)
+
+    def answered(self, at: float, refused: bool, index: int, now: float) -> None:
+        """The client's next request is put among those from `index` on, no sooner than `now`."""
+        due = self._again(at, refused)
+        if due is not None:
+            insort(self._times, max(due, now), index)
+            self.services.append(self._firsts[len(self.services) % len(self._firsts)])
+
+
 def simulate(
     arrivals: Sequence[float],
     services: Sequence[float],
     setup: Setup,
     scaler: Scaler,
     *,
+    again: Callable[[float, bool], float | None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Result:
     """Run the requests: `arrivals` in seconds from the beginning, in order, and how long each is
-    inside a replica. `progress` is told the share that is done, each simulated minute."""
+    inside a replica. `progress` is told the share that is done, each simulated minute.
+
+    `again` is asked at each answer, with its time and whether it was a refusal, when its client asks
+    next; None: never. Then `arrivals` are the clients' first requests, and what follows takes as long at a
+    replica as theirs do, in turn; it needs `setup.seconds`.
+    """
+    if again is not None and setup.seconds is None:
+        raise ValueError("clients that ask again and again need an end")
     if len(arrivals) != len(services):
         raise ValueError(f"{len(arrivals)} arrivals and {len(services)} service times")
     scaling, concurrency = setup.limits.scaling, setup.limits.concurrency
@@ -213,6 +247,9 @@ def simulate(
     if end is None:
         end = math.floor(arrivals[-1]) + 1.0 if len(arrivals) else 0.0
     times = [*arrivals, _NEVER]
+    clients = None if again is None else _Clients(again, times, services)
+    if clients is not None:
+        services = clients.services
     inside, leaving = replicas.inside, replicas.leaving
     # (when a request leaves its replica, the replica); the first entry is never reached
     leaves: list[tuple[float, int]] = [(_NEVER, -1)]
@@ -240,17 +277,25 @@ def simulate(
                     queue.append(index)
                 else:
                     unready += 1
+                    if clients is not None:
+                        clients.answered(arrival, True, index + 1, arrival)
                 index += 1
                 arrival = times[index]
                 continue
             if leave >= now:
                 break
             completed += 1
+            if clients is not None:
+                clients.answered(leave, False, index, leave)
+                arrival = times[index]
             if queue and not leaving[number]:
                 late = leave - patience
                 while queue and times[queue[0]] < late:
-                    queue.popleft()
+                    refused = queue.popleft()
                     rejected += 1
+                    if clients is not None:
+                        clients.answered(times[refused] + patience, True, index, leave)
+                        arrival = times[index]
                 if queue:
                     waiting = queue.popleft()
                     waits.append(leave - times[waiting])
@@ -267,8 +312,10 @@ def simulate(
             elif not left:
                 replicas.lived += leave + setup.stop_seconds - replicas.created[number]
         while queue and times[queue[0]] < now - patience:
-            queue.popleft()
+            refused = queue.popleft()
             rejected += 1
+            if clients is not None:
+                clients.answered(times[refused] + patience, True, index, now)
         replicas.promote(now, setup.start_seconds)
         while queue and replicas.free:
             waiting = queue.popleft()
@@ -279,7 +326,12 @@ def simulate(
             heappush(leaves, (now + service, replicas.take()))
         if not replicas.ready:
             unready += len(queue)
+            if clients is not None:
+                for _ in queue:
+                    clients.answered(now, True, index, now)
             queue.clear()
+        if clients is not None:
+            arrival = times[index]
         busy, queued = len(leaves) - 1, len(queue)
         fresh = turn % _TICKS == 0
         if fresh:

@@ -156,3 +156,33 @@ def test_a_hundred_thousand_requests_take_a_tenth_of_what_a_million_may() -> Non
     began = time.process_time()
     simulate(arrivals, services, setup, slipway(setup.limits))
     assert time.process_time() - began < 3.0
+
+
+def test_clients_that_wait_for_their_answer_ask_a_slow_service_less() -> None:
+    setup = Setup(Limits(Scaling(autoscale=False, minimum=2, maximum=2)), seconds=10.0)
+    found = simulate([0.0] * 2, [0.25] * 2, setup, slipway(setup.limits), again=lambda at, _: at)
+    assert found.requests == 2 * 10 / 0.25
+    assert (found.rejected, found.wait_p99) == (0, 0.0)
+    slow = simulate([0.0] * 2, [0.5] * 2, setup, slipway(setup.limits), again=lambda at, _: at)
+    assert slow.requests == 2 * 10 / 0.5
+
+
+def test_a_refused_client_backs_off_and_one_that_is_told_nothing_is_gone() -> None:
+    limits = Limits(Scaling(autoscale=False, minimum=1, maximum=1))
+    setup = Setup(limits, queue_seconds=0.5, seconds=10.0)
+    told: list[tuple[float, bool]] = []
+
+    def again(at: float, refused: bool) -> float | None:
+        told.append((round(at, 3), refused))
+        return at + 1.0 if refused else None
+
+    found = simulate([0.0, 0.0], [2.0, 2.0], setup, slipway(limits), again=again)
+    # one is inside from 0 to 2; the other is refused at 0.5, and waits from 1.5 to 2
+    assert told == [(0.5, True), (2.0, False), (4.0, False)]
+    assert (found.requests, found.rejected, found.answered) == (3, 1, 2)
+
+
+def test_clients_that_ask_for_ever_need_an_end() -> None:
+    setup = Setup(Limits())
+    with pytest.raises(ValueError, match="end"):
+        simulate([0.0], [1.0], setup, slipway(setup.limits), again=lambda at, refused: at)
