@@ -96,7 +96,7 @@ def test_small_charts_are_drawn_as_they_come_into_view(page: Page, cluster: Clus
     page.goto("/services/_charts/")
     page.wait_for_function(
         "(least) => [...document.querySelectorAll('.multiple-plot')].filter((p) => p.data).length > least",
-        arg=2,
+        arg=1,
     )
     tile = page.locator("[data-service=svc-00]")
     expect(tile.locator("[data-now]")).to_have_text("2 of 3 running, 40 rejected")
