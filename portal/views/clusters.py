@@ -22,6 +22,7 @@ from portal.models import Role
 from portal.router_view import tls_view
 from portal.views.clusters_router import router_context
 from portal.views.clusters_signing import signing_context
+from portal.views.packages import refusing_context
 
 _FRESH = 30  # seconds; the controller reads each second, so this much silence is news
 
@@ -130,7 +131,8 @@ def _detail(cluster: Cluster) -> dict[str, Any]:
 @require_GET
 def detail(request: HttpRequest, name: str) -> HttpResponse:
     cluster = _get(name)
-    return render(request, "clusters/detail.html", _detail(cluster) | signing_context(cluster))
+    context = _detail(cluster) | signing_context(cluster) | refusing_context(cluster)
+    return render(request, "clusters/detail.html", context)
 
 
 @requires(Role.VIEWER)

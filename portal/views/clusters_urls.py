@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from portal.views import clusters, clusters_router, clusters_signing, clusters_size
+from portal.views import clusters, clusters_router, clusters_signing, clusters_size, packages
 
 urlpatterns = [
     path("", clusters.cluster_list, name="cluster-list"),
@@ -27,5 +27,6 @@ urlpatterns = [
     path("<slug:name>/haproxy/", clusters_router.lines_page, name="cluster-lines"),
     path("<slug:name>/signing/", clusters_signing.card, name="cluster-signing"),
     path("<slug:name>/signing/rotate/", clusters_signing.rotate, name="cluster-signing-rotate"),
+    path("<slug:name>/refuse/", packages.refuse, name="cluster-refuse"),
     path("<slug:name>/detach/", clusters.detach, name="cluster-detach"),
 ]

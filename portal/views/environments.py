@@ -22,6 +22,8 @@ from deployments.errors import InvalidInput, SlipwayError
 from portal.access import person, requires
 from portal.forms.environments import DefinitionForm, EnvironmentForm, SearchForm, initial_from
 from portal.models import Role
+from portal.views.images import image_context
+from portal.views.packages import packages_context
 
 _A_PAGE = 50
 
@@ -105,10 +107,12 @@ def environment_detail(request: HttpRequest, name: str, version: int) -> HttpRes
     )
     context = {
         **_detail_context(environment),
+        **packages_context(environment),
         "plan": process_plan(definition, tuple(interpreters.find())),
         "versions": Environment.objects.filter(name=name).only("name", "version", "hash"),
         "revisions": usage.revisions_of(environment),
         "source": f"environment:{environment.hash}",
+        **image_context(environment),
     }
     return render(request, "environments/detail.html", context)
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from portal.views import environments
+from portal.views import environments, packages
 
 urlpatterns = [
     path("", environments.environment_list, name="environment-list"),
@@ -22,6 +22,20 @@ urlpatterns = [
         "<str:name>/<int:version>/build/remove/",
         environments.build_remove,
         name="environment-build-remove",
+    ),
+    path("<str:name>/<int:version>/packages/", packages.page, name="environment-packages"),
+    path(
+        "<str:name>/<int:version>/packages/card/", packages.card, name="environment-packages-card"
+    ),
+    path(
+        "<str:name>/<int:version>/packages/<slug:of>.cdx.json",
+        packages.sbom,
+        name="environment-sbom",
+    ),
+    path(
+        "<str:name>/<int:version>/packages/<slug:of>/scan/",
+        packages.rescan,
+        name="environment-rescan",
     ),
     path(
         "<str:name>/<int:version>/delete/",
