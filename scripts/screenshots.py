@@ -76,7 +76,8 @@ PAGES = (
             "The certificate that is served, its end, and a new one in its place."),
     Picture("cluster-lines", "/clusters/{cluster}/haproxy/", "HAProxy lines of one's own",
             "Checked by HAProxy before they apply."),
-    Picture("cluster-attach", "/clusters/_attach/", "Attach a cluster"),
+    Picture("cluster-attach", "/clusters/_attach/", "Attach a cluster",
+            "This machine or a Docker Engine, which is looked at before it is taken into use."),
     Picture("people", "/people/", "People"),
     Picture("audit", "/audit/", "Audit", "Who changed what, before and after."),
     Picture("password", "/password/", "Password"),
@@ -129,6 +130,7 @@ def shoot(browser: Browser, arguments: argparse.Namespace, theme: str, size: str
         viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce"
     )
     page = context.new_page()
+    page.set_default_timeout(90_000)  # a busy machine is no reason for no picture
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
