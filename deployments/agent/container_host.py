@@ -227,7 +227,8 @@ class ContainerHost:
                 logger.info("%s: pulls %s", record.id, image)
                 self.engine.pull(
                     image,
-                    login_for(image, self.file),
+                    # read anew: a password may have changed since this agent began
+                    login_for(image, engine_file.read(self.folder.root)),
                     lambda said: self._progress.__setitem__(record.id, said),
                 )
         except SlipwayError as error:

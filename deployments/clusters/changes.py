@@ -64,6 +64,10 @@ def attach(
             "run under.",
             field="name",
         )
+    if kind != Cluster.Kind.PROCESS.value and name == PROCESS_CLUSTER:
+        raise InvalidInput(
+            f"{PROCESS_CLUSTER!r} is the name of this machine itself; choose another one.", field="name"
+        )
     cluster = Cluster(
         name=name,
         kind=kind,

@@ -80,7 +80,7 @@ class AttachForm(forms.Form):
         required=False,
         max_length=200,
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
-        help_text="unix:///path/of/its/socket on this machine, or tcp://host:port with TLS elsewhere.",
+        help_text="Of this machine: unix:///path/of/its/socket, or tcp://127.0.0.1:port.",
     )
     engine_ca = forms.CharField(
         label="Its authority (PEM)", required=False, widget=forms.Textarea(_PEM)
@@ -103,7 +103,8 @@ class AttachForm(forms.Form):
         label="Router address",
         required=False,
         max_length=512,
-        help_text="Where clients reach this cluster’s router; scoring addresses begin with it.",
+        help_text="Where clients reach this cluster’s router; scoring addresses begin with it. "
+        "Empty for Docker: this machine, at the port below.",
     )
     description = forms.CharField(
         label="Description", required=False, max_length=2000, widget=forms.Textarea({"rows": 2})
@@ -161,8 +162,8 @@ class AttachForm(forms.Form):
         url = self.cleaned_data["router_url"].strip().rstrip("/")
         docker = self.data.get("kind") == Cluster.Kind.DOCKER.value
         port = self.cleaned_data.get("router_port")
-        if not url and docker and port:
-            host = settings.ENV.router_bind
+        host = settings.ENV.router_bind
+        if docker and port and url in ("", f"http://{host}:{settings.ENV.router_port}"):
             return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if not url:
             raise forms.ValidationError("Say where clients reach its router.")
