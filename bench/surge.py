@@ -66,7 +66,7 @@ def wait(what: str, seconds: float, condition: Any) -> Any:
 class Bench:
     """Talks to the rows of the Slipway that `main` started; Django is set up by then."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: str = SCRIPT) -> None:
         from deployments.clusters.catalogue import THIS_MACHINE
         from deployments.clusters.changes import attach
         from deployments.clusters.models import Sku
@@ -83,8 +83,9 @@ class Bench:
             None, name="sleeper", files=register_files({"model.bin": Path(file.name)})
         )
         self.environment = create_environment(None, name="sleeper", pip_requirements="numpy\n")
+        self.script = script
 
-    def deploy(self, name: str) -> float:
+    def deploy(self, name: str, config: dict[str, Any] | None = None) -> float:
         """Deploys and waits; seconds from submit to Healthy."""
         from deployments.services import sources
         from deployments.services.changes import DeployRequest, deploy
@@ -96,9 +97,10 @@ class Bench:
                 name=name,
                 cluster=self.cluster,
                 model_versions=(self.version,),
-                source=sources.from_text({"score.py": SCRIPT}),
+                source=sources.from_text({"score.py": self.script}),
                 entry_script="score.py",
                 environment=self.environment,
+                config=config or {},
             ),
         )
 
