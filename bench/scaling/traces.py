@@ -7,7 +7,7 @@ requests are never kept in the checkout.
 import csv
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -114,44 +114,67 @@ def brought_to(trace: Trace, load: float) -> Trace:
 Shape = Callable[[float], float]
 
 
-def _step(x: float) -> float:
-    return 0.4 if x < 1 / 2 else 1.6
+def _step(change: float = 0.5, low: float = 0.4, high: float = 1.6) -> Shape:
+    return lambda x: low if x < change else high
 
 
-def _spike(x: float) -> float:
-    """Twice a minute's five-fold spike."""
-    spikes = ((0.3, 0.3 + 1 / 60), (0.7, 0.7 + 1 / 60))
-    base = 1 / (1 + 4 * 2 / 60)
-    return base * (5 if any(begin <= x < end for begin, end in spikes) else 1)
+def _spike(
+    begins: Sequence[float] = (0.3, 0.7), length: float = 1 / 60, height: float = 5.0
+) -> Shape:
+    """A minute's five-fold spike, twice."""
+    base = 1 / (1 + (height - 1) * len(begins) * length)
+    return lambda x: base * (height if any(b <= x < b + length for b in begins) else 1)
 
 
-def _ramp(x: float) -> float:
-    return 0.2 + 1.6 * x
+def _ramp(begin: float = 0.2, end: float = 1.8) -> Shape:
+    return lambda x: begin + (end - begin) * x
 
 
-def _wave(x: float) -> float:
+def _wave(days: float = 2, depth: float = 0.8, phase: float = 0.0) -> Shape:
     """Two days, each in half an hour."""
-    return 1 - 0.8 * math.cos(4 * math.pi * x)
+    return lambda x: 1 - depth * math.cos(2 * math.pi * (days * x + phase))
 
 
-def _square(x: float) -> float:
+def _square(times: int = 6, low: float = 0.4, high: float = 1.6, share: float = 0.5) -> Shape:
     """Five minutes low, five minutes high."""
-    return 0.4 if int(x * 12) % 2 == 0 else 1.6
+    return lambda x: low if times * x % 1 < 1 - share else high
 
 
 SHAPES: dict[str, Shape] = {
-    "step": _step,
-    "spike": _spike,
-    "ramp": _ramp,
-    "wave": _wave,
-    "square": _square,
+    "step": _step(),
+    "spike": _spike(),
+    "ramp": _ramp(),
+    "wave": _wave(),
+    "square": _square(),
 }
 
 
-def generated(name: str, load: float, seconds: float, seed: int = SEED) -> Trace:
-    """A shape with requests at random moments (Poisson) and log-normal service times."""
-    shape = SHAPES[name]
-    rng = random.Random(f"{seed} {name} {load}")
+def varied(name: str, seed: int) -> Shape:
+    """The shape with moments, heights and lengths of its own, so that nobody can know them."""
+    rng = random.Random(f"{seed} {name}")
+    if name == "step":
+        change, times = rng.uniform(0.3, 0.7), rng.uniform(2, 6)
+        low = 1 / (change + times * (1 - change))
+        return _step(change, low, times * low)
+    if name == "spike":
+        length, count = rng.uniform(30, 120) / 3600, rng.randint(1, 3)
+        begins = [(i + rng.uniform(0.1, 0.9)) / count for i in range(count)]
+        return _spike([min(b, 1 - length) for b in begins], length, rng.uniform(3, 8))
+    if name == "ramp":
+        begin = rng.choice((rng.uniform(0.1, 0.6), rng.uniform(1.4, 1.9)))
+        return _ramp(begin, 2 - begin)
+    if name == "wave":
+        return _wave(rng.randint(1, 5), rng.uniform(0.4, 0.9), rng.random())
+    share, times = rng.uniform(0.3, 0.7), rng.uniform(2, 6)
+    low = 1 / (1 - share + times * share)
+    return _square(rng.randint(4, 12), low, times * low, share)
+
+
+def generated(name: str, load: float, seconds: float, seed: int = 0) -> Trace:
+    """A shape with requests at random moments (Poisson) and log-normal service times. Seed 0 is
+    the shape as it is described; any other varies it too."""
+    shape = varied(name, seed) if seed else SHAPES[name]
+    rng = random.Random(f"{SEED + seed} {name} {load}")
     mu = math.log(SERVICE_SECONDS) - SERVICE_SIGMA**2 / 2
     arrivals: list[float] = []
     for second in range(int(seconds)):
@@ -161,4 +184,20 @@ def generated(name: str, load: float, seconds: float, seed: int = SEED) -> Trace
             arrivals.append(second + at)
             at += rng.expovariate(rate)
     services = [rng.lognormvariate(mu, SERVICE_SIGMA) for _ in arrivals]
-    return Trace(name, arrivals, services, float(int(seconds)), "generated")
+    label = f"{name}-{seed}" if seed else name
+    return Trace(label, arrivals, services, float(int(seconds)), "generated")
+
+
+def part(trace: Trace, which: str) -> Trace:
+    """Its first or second half, by time."""
+    half = trace.seconds / 2
+    begin = 0.0 if which == "first" else half
+    kept = [
+        (at - begin, took)
+        for at, took in zip(trace.arrivals, trace.services, strict=True)
+        if begin <= at < begin + half
+    ]
+    return Trace(
+        f"{trace.name}-{which}", [at for at, _ in kept], [took for _, took in kept],
+        float(math.ceil(half)), trace.how,
+    )  # fmt: skip
