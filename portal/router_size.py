@@ -10,7 +10,7 @@ from router import selfscale
 from router.telemetry.router_queries import decisions
 from router.telemetry.router_rows import RouterDecision, RouterFigures
 
-_LATELY = 600.0  # seconds
+_LATELY = 150.0  # seconds; what goes on is told each minute
 
 
 @dataclass(frozen=True, slots=True)

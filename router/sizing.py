@@ -74,15 +74,16 @@ class Sizing:
         """A second is over. `reading` is the newest, `capacity` None where that is unknown."""
         now = self._clock()
         routing = self._answered(now)
-        self._probe_at = now
-        settings = self._plane.settings
-        self._probe = asyncio.create_task(self._asked_now(settings.bind, settings.port))
         pods = await self._pods()
         size = Size(reading.worker.threads, 1 if pods is None else pods.pods)
         limits, room = self._limits(reading, capacity, pods), self._room(reading, capacity, pods)
         sample = None
         if await self._clients():
             sample = self._sample(reading, routing, size, limits, now)
+        # after the frontend was read: a probe is no client
+        self._probe_at = self._clock()
+        settings = self._plane.settings
+        self._probe = asyncio.create_task(self._asked_now(settings.bind, settings.port))
         if sample is not None:
             self._add(sample)
             self.latest = sample

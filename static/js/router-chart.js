@@ -13,10 +13,10 @@
 
   const ROWS = [
     { title: "Routing time, ms", share: 0.24, phoneHead: 52, least: 0.5 },
-    { title: "Threads and cores", share: 0.28, phoneHead: 80, least: 2 },
+    { title: "Threads and cores", share: 0.28, phoneHead: 98, least: 2 },
     { title: "HAProxy idle, %", share: 0.14, phoneHead: 52, least: 100, range: [0, 104] },
     { title: "Connections", share: 0.16, phoneHead: 52, least: 5 },
-    { title: "Requests per second", share: 0.18, phoneHead: 40, least: 1 },
+    { title: "Requests per second", share: 0.18, phoneHead: 52, least: 1 },
   ];
   const LINES = [
     { column: "routing_ms", name: "mean", row: 0, color: "p95", width: 1.6, format: ".2f" },
