@@ -71,7 +71,8 @@ def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
             None,
         )
         if same is None:
-            kept[finding.package, finding.version, finding.id] = finding
+            named = _merged(finding, finding)
+            kept[finding.package, finding.version, named.id] = named
         else:
             kept[same] = _merged(kept[same], finding)
     return tuple(

@@ -225,7 +225,7 @@ def _fields(paragraph: str) -> dict[str, str]:
 def _one_line(text: str) -> str:
     """A licence's name; some packages put its whole text there, which is no name."""
     line = text.strip().splitlines()[0].strip() if text.strip() else ""
-    return "" if line == "UNKNOWN" else line[:120]
+    return "" if line == "UNKNOWN" or line.lower().startswith("copyright") else line[:120]
 
 
 def _short(text: str) -> str:

@@ -190,11 +190,11 @@ def settle(now: datetime) -> int:
 
 
 def finish(pk: int, state: LocalRunState, *, code: str = "", cause: str = "") -> bool:
-    """The row's end, once; its folder goes."""
+    """The row's end, once; its folder goes first, so that no end leaves it behind."""
+    shutil.rmtree(settings.HOME.local_run(pk), ignore_errors=True)
     won = LocalRun.objects.filter(pk=pk, state__in=LIVE).update(
         state=state, cause_code=code, cause=cause, finished_at=timezone.now()
     )
-    shutil.rmtree(settings.HOME.local_run(pk), ignore_errors=True)
     announce("local", pk)
     return won == 1
 
