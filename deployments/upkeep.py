@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from deployments.claims import known_dead
 from deployments.clusters import signing
 from deployments.errors import Unavailable
+from deployments.images import jobs as image_jobs
 from deployments.localruns import changes as local_runs
 from deployments.queue import enqueue_deployment, queued_deployments
 from deployments.registry.blobs import remove_unreferenced
@@ -58,9 +59,11 @@ def is_lost(row: Deployment, now: datetime) -> bool:
 def prune(now: datetime) -> int:
     """Remove what nothing needs any more. Returns how many.
 
-    Local runs whose runner is gone are ended. Logs whose deployment is gone, stored content nothing refers
-    to, tokens that expired, and signing keys that sign no more and whose tokens are gone.
+    A job looks for old images on the Engines, which may be slow to answer. Local runs whose runner is gone
+    are ended. Logs whose deployment is gone, stored content nothing refers to, tokens that expired, and
+    signing keys that sign no more and whose tokens are gone.
     """
+    image_jobs.enqueue_tidy()
     removed = _prune_logs(now) + tokens.prune(now) + signing.retire(now) + local_runs.settle(now)
     return removed + remove_unreferenced(now)
 

@@ -35,6 +35,7 @@ _MAIN = (
     ("Clusters", "cluster", "cluster-list", "cluster-"),
 )
 _ADMINISTRATION = (
+    ("Registries", "folder", "registry-list", "registry-"),
     ("People", "people", "people-list", "p"),
     ("Audit", "audit", "audit-list", "audit-"),
     ("Admin", "admin", "admin:index", "admin:"),

@@ -76,8 +76,9 @@ def _run(
             except OSError as error:
                 raise Unavailable(f"The builder container took no script: {error}.") from error
         finally:
-            with contextlib.suppress(OSError):
-                attached.close()
+            for side in (attached, raw):  # the first is a view of the second
+                with contextlib.suppress(OSError):
+                    side.close()
         rest = b""
         for chunk in api.logs(container, stream=True, follow=True, stdout=True, stderr=True):
             *lines, rest = (rest + chunk).split(b"\n")
