@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 TICK = 0.25  # seconds
 _GLANCE = 0.05  # between two turns: has the cluster changed?
-_REST = 1.5  # an early turn comes no sooner than so many times the last one's length after it
+_REST = 1.5  # an early turn comes no sooner than so many times what it takes after the last one
 _LATE = 0.5  # a cycle that begins this many seconds late is said
 _SAY_AGAIN = 60.0  # the same trouble is said once a minute
 _OLD = 4.0  # seconds after which a sample tells nothing of now
@@ -94,6 +94,7 @@ class RouterLoop:
         self._stopping = asyncio.Event()
         self._said: dict[str, float] = {}
         self._stamp: object = None
+        self._routed_in = 0.0  # seconds of the last turn up to its report
         self._retry: dict[Key, int] = {}
         self._keeper = Keeper(state_path, clock)
         kept = self._keeper.kept
@@ -144,7 +145,7 @@ class RouterLoop:
                 self._say("late", f"a turn took {took:.2f} s; the next one is {late:.2f} s late")
             while due <= self._clock():
                 due += self._tick
-            await self._rest(due, self._clock() + _REST * took)
+            await self._rest(due, self._clock() + _REST * self._routed_in)
         self.sizing.close()
         self._keeper.keep(self.plane, self._seen, final=True)
 
@@ -184,6 +185,7 @@ class RouterLoop:
 
     async def cycle(self) -> None:
         """Observe, route, publish; at the turn of a second also sample and scale."""
+        began = self._clock()
         observation = await self._observe()
         seen, plane = self._seen, self.plane
         if observation is not None:
@@ -205,6 +207,7 @@ class RouterLoop:
         if observation is not None:
             self._keeper.keep(plane, seen)
             await self._reporter.publish(observation, self.versions.values())
+        self._routed_in = self._clock() - began
         if turned:
             made = self._measuring.turn(second, reading, plane.backends, self._counts())
             self.ring.add(made)
