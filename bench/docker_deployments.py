@@ -97,7 +97,12 @@ class Bench:
             source=self.source,
             entry_script="score.py",
             environment=self.environment,
-            config={"cpu_cores": 0.05, "memory_gb": 0.1, "autoscale_enabled": False},
+            config={
+                "cpu_cores": 0.05,
+                "memory_gb": 0.1,
+                "autoscale_enabled": False,
+                "num_replicas": 1,
+            },
         )
         made = deploy(None, request)
         return int(made.pk)

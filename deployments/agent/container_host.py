@@ -259,7 +259,9 @@ class ContainerHost:
     def write(self, record: Record) -> None:
         folder = self.folder.replica(record.id)
         for name in (LISTEN, HEALTH):
-            (folder / name).unlink(missing_ok=True)  # of the run before
+            # of the run before: one that was killed leaves its own behind, and a link to that one would stay
+            for place in (folder, folder / "run", folder / "front"):
+                (place / name).unlink(missing_ok=True)
         if record.revision.container is not None:
             return  # where it will be reached is known once it runs
         told = command.build_inside(

@@ -502,11 +502,7 @@ def _epoch(stamp: str) -> float:
     """Seconds of the Engine's RFC 3339 time, which has nanoseconds; 0 for its zero time."""
     if not stamp or stamp.startswith("0001-"):
         return 0.0
-    whole, _, fraction = stamp.rstrip("Z").partition(".")
-    if "+" in whole:
-        return datetime.fromisoformat(stamp).timestamp()
-    at = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
-    return at + float(f"0.{fraction}") if fraction.isdecimal() else at
+    return datetime.fromisoformat(stamp).timestamp()
 
 
 def _seconds(stamp: str) -> str:

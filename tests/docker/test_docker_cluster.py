@@ -11,7 +11,12 @@ from deployments.types import CheckStatus, ContainerSpec, EnvironmentSpec, Phase
 from tests.docker.cluster import BROKEN, DockerCluster
 from tests.docker.engines import ENGINE, IMAGE, OWN_IMAGE, OwnEngine, docker, ensure_image
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.timeout(240),
+    # the client library leaves a socket to the collector when an Engine does not answer
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 class Load:
