@@ -28,6 +28,11 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--load", action="append", type=int, choices=runs.LOADS)
     parser.add_argument("--start", action="append", type=int, choices=runs.START_SECONDS)
     parser.add_argument("--only", action="append", choices=list(traces.SHAPES), metavar="SHAPE")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N",
+        help="vary the generated shapes' moments, heights and lengths (0: as described)",
+    )  # fmt: skip
+    parser.add_argument("--half", choices=("first", "second"), help="only this half of each file")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a Pareto plot (HTML)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
@@ -42,7 +47,7 @@ def tasks(chosen: argparse.Namespace) -> list[runs.Task]:
     loads = chosen.load or (QUICK_LOADS if chosen.quick else runs.LOADS)
     sources: list[Path | str] = [*chosen.trace, *(chosen.only or traces.SHAPES)]
     return [
-        runs.Task(source, load, start, seconds)
+        runs.Task(source, load, start, seconds, chosen.seed, chosen.half or "")
         for source in sources
         for load in loads
         for start in chosen.start or runs.START_SECONDS

@@ -22,6 +22,8 @@ class Task:
     load: int
     start_seconds: int
     seconds: float  # length of a generated shape; a file's requests after it are left out
+    seed: int = 0  # of a generated shape; other than 0 varies it
+    half: str = ""  # of a file: "first", "second", or all of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,10 @@ class Row:
 
 def trace_of(task: Task) -> traces.Trace:
     if isinstance(task.source, str):
-        return traces.generated(task.source, task.load, task.seconds)
+        return traces.generated(task.source, task.load, task.seconds, task.seed)
     whole = traces.read(task.source)
+    if task.half:
+        whole = traces.part(whole, task.half)
     if whole.seconds > task.seconds:
         kept = sum(1 for at in whole.arrivals if at < task.seconds)
         whole = traces.Trace(

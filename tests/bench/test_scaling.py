@@ -79,6 +79,23 @@ def test_a_shape_has_the_load_it_is_named_for_and_is_the_same_each_time(name: st
     assert trace.arrivals == sorted(trace.arrivals)
 
 
+@pytest.mark.parametrize("name", traces.SHAPES)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_seed_varies_the_shape_and_keeps_its_load(name: str, seed: int) -> None:
+    trace = traces.generated(name, 20, 1200, seed)
+    assert trace.load == pytest.approx(20, rel=0.08)
+    assert trace.name == f"{name}-{seed}"
+    assert trace.arrivals != traces.generated(name, 20, 1200).arrivals
+
+
+def test_the_halves_of_a_trace_are_all_of_it() -> None:
+    trace = traces.Trace("t", [0.0, 4.9, 5.0, 9.0], [1.0, 2.0, 3.0, 4.0], 10.0)
+    first, second = traces.part(trace, "first"), traces.part(trace, "second")
+    assert (first.arrivals, first.services, first.seconds) == ([0.0, 4.9], [1.0, 2.0], 5.0)
+    assert (second.arrivals, second.services) == ([0.0, 4.0], [3.0, 4.0])
+    assert (first.name, second.name) == ("t-first", "t-second")
+
+
 def test_the_quick_run_is_shorter_and_leaves_the_largest_load_out() -> None:
     quick = command.tasks(command.arguments(["--quick"]))
     full = command.tasks(command.arguments([]))
@@ -124,10 +141,11 @@ def test_one_run_gives_a_row_for_each_policy_a_table_json_and_a_picture(tmp_path
     assert rows[-1].vs_oracle == 1
     assert "mean of all" in report.summary(rows)
     assert len(report.table(rows).splitlines()) == 7
-    found = json.loads(report.as_json(rows))["rows"][0]
-    assert {
+    found = json.loads(report.as_json(rows))
+    assert list(found) == ["rows"]
+    assert set(found["rows"][0]) == {
         "trace", "load", "start_s", "policy", "rejected_share", "wait_p95_s", "replica_hours",
         "vs_oracle", "actions",
-    } <= found.keys()  # fmt: skip
+    }  # fmt: skip
     report.plot(rows, tmp_path / "plot.html")
     assert "slipway" in (tmp_path / "plot.html").read_text()
