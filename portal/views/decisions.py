@@ -100,14 +100,14 @@ def rows(request: HttpRequest, name: str) -> HttpResponse:
         return HttpResponse("This search cannot be read.", status=400, content_type="text/plain")
     values, search, now = form.cleaned_data, form.search(), time.time()
     if values["before"]:
-        found = list(ledger.find(name, search, before=values["before"])[: ROWS_A_PAGE + 1])
+        found = ledger.newest(name, search, ROWS_A_PAGE + 1, before=values["before"])
         context = _context(service, search, found[:ROWS_A_PAGE], len(found) > ROWS_A_PAGE, now)
         return render(request, "decisions/_older.html", context)
     state = ledger.state(name, now, search.version)
     if values["state"] == state:
         return HttpResponse(status=204)
     most = _LIVE_ROWS if values["least"] else ROWS_A_PAGE
-    found = list(ledger.find(name, search, least=values["least"])[: most + 1])
+    found = ledger.newest(name, search, most + 1, least=values["least"])
     if len(found) > most:
         return HttpResponse(status=204, headers={"HX-Refresh": "true"})
     context = _context(service, search, found, False, now, state=state)
@@ -128,7 +128,7 @@ def latest(request: HttpRequest, name: str) -> HttpResponse:
 
 def newest(service: Service, version: str) -> dict[str, Any]:
     """Context of `metrics/_decisions.html`."""
-    found = list(ledger.find(service.name, Search(version=version))[:LATEST])
+    found = ledger.newest(service.name, Search(version=version), LATEST)
     return {"service": service, "of_version": version, "latest": _rows(found, time.time())}
 
 
@@ -166,7 +166,7 @@ def _shown(
     if not valid:
         return _context(service, search, [], False, now)
     if opened is None:
-        found = list(ledger.find(service.name, search)[: ROWS_A_PAGE + 1])
+        found = ledger.newest(service.name, search, ROWS_A_PAGE + 1)
         return _context(
             service,
             search,
@@ -179,7 +179,7 @@ def _shown(
     far = len(above) == ROWS_A_PAGE
     above = above[-_ABOVE:] if far else above
     least = ROWS_A_PAGE - _ABOVE
-    below = list(ledger.find(service.name, search, before=ledger.cursor(opened))[: least + 1])
+    below = ledger.newest(service.name, search, least + 1, before=ledger.cursor(opened))
     context = _context(
         service,
         search,
@@ -259,7 +259,7 @@ def _csv(service: str, search: Search) -> Iterator[str]:
     yield writer.writerow(_COLUMNS)
     before = None
     for _ in range(0, CSV_ROWS, 1000):
-        found = list(ledger.find(service, search, before=before)[:1000])
+        found = ledger.newest(service, search, 1000, before=before)
         now, following = time.time(), ledger.next_changes(found)
         for item in found:
             then = following.get(item.pk)

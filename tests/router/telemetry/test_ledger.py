@@ -65,12 +65,13 @@ def test_every_row_is_on_one_page_also_where_versions_decide_at_the_same_time(
     everything = list(find("diabetes", Search()))
     seen: list[Decision] = []
     place = None
-    while page := list(find("diabetes", Search(), before=place)[:1]):
+    while page := ledger.newest("diabetes", Search(), 1, before=place):
         seen += page
         place = cursor(page[-1])
     assert seen == everything
     for index, row in enumerate(everything):
         assert list(find("diabetes", Search(), least=cursor(row))) == everything[: index + 1]
+        assert ledger.newest("diabetes", Search(), 9, least=cursor(row)) == everything[: index + 1]
         assert ledger.newer("diabetes", Search(), row, 2) == everything[max(index - 2, 0) : index]
 
 
