@@ -27,9 +27,9 @@ LABELS = {
 }
 # What may stand in an HAProxy rule as it is: no spaces, quotes, per cent signs or query strings.
 _PATH = re.compile(r"^/[A-Za-z0-9._~/:@-]{0,200}$")
-# [host[:port]/]name[:tag][@digest]
+# [host[:port]/]name[:tag][@digest]; a host has a dot or a port, or is localhost
 _IMAGE = re.compile(
-    r"^(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?"
+    r"^(?:(?:[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|localhost|[A-Za-z0-9.-]+(?=:[0-9]))(?::[0-9]{1,5})?/)?"
     r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
     r"(?:@sha256:[0-9a-f]{64})?$"

@@ -1,0 +1,50 @@
+"""Listing what is in a real image, through a real Engine, without running anything of it."""
+
+import dataclasses
+
+import pytest
+from django.conf import settings
+
+from deployments.engine import files
+from deployments.engine.client import connect
+from deployments.errors import NotFound
+from deployments.images import scan
+from deployments.types import EngineSpec
+
+BASE = "127.0.0.1:5000/base/python:3.11"
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def client():
+    found = connect(EngineSpec("unix:///var/run/docker.sock"))
+    yield found
+    found.close()
+
+
+def test_an_image_is_listed_and_no_container_is_left(client, monkeypatch) -> None:
+    monkeypatch.setattr(settings, "ENV", dataclasses.replace(settings.ENV, scanner="none"))
+    lines: list[str] = []
+    found = scan.inspect(client, BASE, lines.append, subject="base")
+    listing = found.listing
+    assert listing is not None
+    assert listing.system.id == "debian"
+    kinds = {item.kind for item in listing.packages}
+    assert "deb" in kinds
+    names = {item.name for item in listing.packages}
+    assert {"base-files", "libc6"} <= names
+    assert all(item.source for item in listing.packages if item.kind == "deb")
+    assert found.vulnerabilities is None
+    assert client.api.containers(all=True, filters={"label": files.LABEL}) == []
+
+
+def test_an_image_that_is_not_there_is_named(client) -> None:
+    with pytest.raises(NotFound, match="nothere"):
+        scan.inspect(client, "nothere:1", lambda line: None)
+
+
+def test_what_a_killed_reader_left_is_removed(client) -> None:
+    client.api.create_container(BASE, command=["/never-started"], labels={files.LABEL: "true"})
+    assert files.remove_left_over(client) == 1
+    assert files.remove_left_over(client) == 0
