@@ -198,7 +198,7 @@ def refuse(scan: Scan, severity: str) -> None:
         why = "its packages are not listed" if scan.sbom is None else "no scanner is configured"
         raise PermanentError(
             f"This cluster refuses {word} vulnerabilities, and whether there are any is not known: "
-            f"{why}. Configure a scanner (docs/images.md), or let the cluster take everything.",
+            f"{why}. Configure a scanner (docs/packages.md), or let the cluster take everything.",
             code=CANNOT_TELL,
         )
     bad = [item for item in scan.vulnerabilities if findings.at_least(item.severity, severity)]

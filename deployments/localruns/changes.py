@@ -25,7 +25,10 @@ from django.utils import timezone
 from deployments.agent import processes
 from deployments.claims import known_dead
 from deployments.clusters.models import Cluster
-from deployments.environments.models import Environment
+from deployments.environments import interpreters
+from deployments.environments.definition import parse
+from deployments.environments.mapping import process_plan
+from deployments.environments.models import BuildState, Environment, EnvironmentBuild
 from deployments.errors import Conflict, InvalidInput
 from deployments.localruns.models import ENDED, LIVE, LocalRun, LocalRunState
 from deployments.registry.archives import safe_relative_path
@@ -70,6 +73,12 @@ def start(
             "of one of these kinds to try it.",
             field="cluster",
         )
+    if found := _unbuildable_here(environment):
+        raise InvalidInput(
+            f"A local run takes a virtual environment of this machine, which {environment} cannot be. "
+            f"{found}",
+            field="environment",
+        )
     if source is None:
         script = no_code.script_name(model_versions[0])
         text = (CHECKOUT / "deployments/runtime" / script).read_text(encoding="utf-8")
@@ -101,6 +110,21 @@ def start(
         )
         transaction.on_commit(lambda: spawn(run.pk))
     return run
+
+
+def _unbuildable_here(environment: Environment) -> str:
+    """Why a virtual environment cannot hold it; empty when it can, or stands already."""
+    ready = EnvironmentBuild.objects.filter(hash=environment.hash, state=BuildState.READY)
+    if ready.exists():
+        return ""
+    definition = parse(
+        base_image=environment.base_image,
+        docker_steps=environment.docker_steps,
+        conda_yaml=environment.conda_yaml,
+        pip_requirements=environment.pip_requirements,
+    )
+    found = process_plan(definition, tuple(interpreters.find())).problems
+    return " ".join(problem.message for problem in found)
 
 
 def spawn(pk: int) -> None:
