@@ -8,11 +8,13 @@ have a hundred thousand lines.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import nan
 
 from router.haproxy.pool import Key
 from router.haproxy.stats import Counters
 from router.loop import RouterLoop
 from router.samples import BUCKET_BOUNDS_US, Sample
+from router.size_wire import RouterSample
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -63,6 +65,13 @@ _LOOP = (
     ),
     ("slipway_haproxy_reloads_total", "counter", "Reloads by this run of the loop."),
     ("slipway_haproxy_commands_total", "counter", "Commands that changed HAProxy."),
+    ("slipway_haproxy_threads", "gauge", "HAProxy's threads."),
+    ("slipway_haproxy_cpu_cores", "gauge", "Cores that HAProxy used in the last second."),
+    (
+        "slipway_router_routing_seconds",
+        "gauge",
+        "How long the last second's probe of the router took.",
+    ),
     ("slipway_request_log_lines_total", "counter", "Lines of the request log that were read."),
     ("slipway_request_log_unreadable_lines_total", "counter", "Lines of it that were none."),
 )
@@ -110,9 +119,18 @@ class Metrics:
             len(plane.old_workers),
             plane.reloads,
             plane.told,
+            *_own(loop.sizing.latest),
             loop.requests.taken,
             loop.requests.unreadable,
         )
+
+
+def _own(second: RouterSample | None) -> tuple[float, float, float]:
+    """NaN, Prometheus' own word, for what the last second did not tell."""
+    if second is None:
+        return (nan, nan, nan)
+    routing = nan if second.routing_ms is None else second.routing_ms / 1000
+    return second.threads, second.cpu, routing
 
 
 def _head(family: Family) -> tuple[str, str]:

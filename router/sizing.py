@@ -84,9 +84,9 @@ class Sizing:
         self._probe_at = self._clock()
         settings = self._plane.settings
         self._probe = asyncio.create_task(self._asked_now(settings.bind, settings.port))
+        self.latest = sample
         if sample is not None:
             self._add(sample)
-            self.latest = sample
         second = None
         if sample is not None:
             second = Second(now, sample.routing_ms, sample.idle, sample.cpu)

@@ -1,5 +1,6 @@
 """/metrics: what Prometheus itself reads, by its conventions, with labels nobody can make many of."""
 
+import math
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from router.loop import RouterLoop
 from router.metrics import FAMILIES, Metrics
 from router.ring import Ring
 from router.samples import Sample
+from router.size_wire import RouterSample
 from tests.router.fakes import MemoryDriver
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -141,6 +143,28 @@ def test_a_second_that_was_not_measured_has_no_gauges(loop: RouterLoop) -> None:
     found = read(Metrics(loop))
     assert not found["slipway_replicas"].samples
     assert value(found, "slipway_requests_total") == 9
+
+
+def test_the_routers_own_size_is_told_and_what_is_unknown_is_no_number(loop: RouterLoop) -> None:
+    names = (
+        "slipway_haproxy_threads",
+        "slipway_haproxy_cpu_cores",
+        "slipway_router_routing_seconds",
+    )
+    assert all(math.isnan(value(read(Metrics(loop)), name)) for name in names)
+    loop.sizing.latest = RouterSample(
+        at=1,
+        routing_ms=2.5,
+        idle=70,
+        cpu=0.4,
+        threads=2,
+        pods=1,
+        cores=4,
+        connections=3,
+        requests=9,
+    )
+    found = read(Metrics(loop))
+    assert [value(found, name) for name in names] == [2, 0.4, 0.0025]
 
 
 def test_every_metric_is_documented() -> None:
