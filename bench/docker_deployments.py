@@ -166,6 +166,11 @@ def main() -> None:
         bench.detach()
     finally:
         manage("down", "--quiet")
+        root = home / "clusters" / CLUSTER
+        if (root / "engine.json").exists():  # it was cut off
+            from deployments.agent.dismantling import dismantle
+
+            dismantle(root)
         if not given.keep:
             shutil.rmtree(home, ignore_errors=True)
     figures = {

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from django.core.management import get_commands, load_command_class
 
-from portal.supervision import Program, Supervisor, programs, render
+from portal.supervision import (
+    Program,
+    Supervisor,
+    included,
+    of_cluster,
+    programs,
+    render,
+    render_cluster,
+)
 
 
 def _parsed(text: str) -> configparser.RawConfigParser:
@@ -42,6 +50,20 @@ def test_every_command_takes_the_arguments_it_is_given():
     for name, *arguments in given:
         parser = load_command_class(commands[name], name).create_parser("manage.py", name)
         parser.parse_args(arguments)  # leaves with an error where it does not know one
+
+
+def test_a_clusters_programs_have_its_name_its_kind_and_its_ports():
+    made = of_cluster("docks", "docker", python="/p", checkout=Path("/c"), port=8082, tls_port=8083)
+    commands = get_commands()
+    for program in made:
+        name, *arguments = program.command[2:]
+        taken = load_command_class(commands[name], name).create_parser("manage.py", name)
+        given = taken.parse_args(arguments)
+        assert (given.cluster, given.kind) == ("docks", "docker")
+    assert [program.name for program in made] == ["agent-docks", "router-docks"]
+    assert (given.port, given.tls_port) == (8082, 8083)
+    config = _parsed(render_cluster(made, logs=Path("/l")))
+    assert config["program:router-docks"]["autostart"] == "true"
 
 
 def test_redis_is_left_out_where_a_url_names_one():
@@ -89,6 +111,20 @@ def test_a_real_supervisor_starts_tells_and_stops(tmp_path: Path):
             assert time.monotonic() < deadline, supervisor.states()
             time.sleep(0.1)
         assert supervisor.pid() == daemon.pid
+
+        # a cluster that comes and goes while it runs
+        comes = included(tmp_path) / "docks.conf"
+        comes.parent.mkdir()
+        comes.write_text(render_cluster((Program("agent-docks", sleep),), logs=tmp_path))
+        supervisor.take_in()
+        supervisor.take_in()  # nothing is new: nothing happens
+        while supervisor.states().get("agent-docks") != "RUNNING":
+            assert time.monotonic() < deadline, supervisor.states()
+            time.sleep(0.1)
+        comes.unlink()
+        supervisor.take_in()
+        assert set(supervisor.states()) == {"sleeper", "later"}
+
         supervisor.shutdown()
         daemon.wait(timeout=60)
         assert supervisor.pid() is None
