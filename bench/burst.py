@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -256,6 +257,9 @@ def main() -> None:
         "SLIPWAY_ROUTER_PORT": str(free_port()),
         "SLIPWAY_SEED": "False",
     }
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # what was brought up goes down all the same
     manage("up", "--detach")
     try:
         import django
