@@ -300,7 +300,9 @@ def _waiting_for(
     for replica in new:
         phases[replica.phase.value] = phases.get(replica.phase.value, 0) + 1
     listed = ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
-    return f"{len(ready)} of {goal.minimum} wanted replicas are ready ({listed})."
+    pulling = [item.note for item in new if item.phase is Phase.PULLING and item.note]
+    said = f"; {pulling[0]}" if pulling else ""
+    return f"{len(ready)} of {goal.minimum} wanted replicas are ready ({listed}{said})."
 
 
 def _silence(supervisor_at: float | None, now: float) -> str:

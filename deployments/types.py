@@ -10,6 +10,8 @@ Times called `at` are seconds since the epoch (UTC).
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 
 class ClusterKind(StrEnum):
@@ -157,6 +159,17 @@ class EngineSpec:
     ca: str = ""
     cert: str = ""
     key: str = ""
+
+    @property
+    def local(self) -> bool:
+        """Whether it is one of this machine: a unix socket, or a loopback address."""
+        if self.url.startswith("unix://"):
+            return True
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)

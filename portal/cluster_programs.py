@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.management import call_command
 
-from deployments.agent.dismantling import dismantle
 from deployments.clusters import changes, engines
 from deployments.clusters.models import Cluster
 from deployments.codec import from_json
@@ -25,6 +25,9 @@ from deployments.drivers.process_layout import ClusterFolder
 from deployments.errors import SlipwayError
 from deployments.types import Check, CheckStatus
 from portal.supervision import NO_ANSWER, Program, Supervisor, included, of_cluster, render_cluster
+
+if TYPE_CHECKING:
+    from deployments.agent.dismantling import Belongings
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +103,13 @@ class ClusterPrograms:
             if self._said.get(name) != str(error):
                 self._said[name] = str(error)
                 log.warning("cluster %s: %s It is tried again.", name, error)
+
+
+def dismantle(root: Path) -> "Belongings":
+    """See `deployments.agent.dismantling`; the client library is slow to import, and seldom needed here."""
+    from deployments.agent import dismantling
+
+    return dismantling.dismantle(root)
 
 
 def _take_apart(root: Path) -> None:

@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 _RUNTIME = ("inside.py", "gate.py", "gate_guest.py", "gate_sockets.py", "gunicorn_conf.py")
 _ABOUT_EVERY = 30.0
+_TIDY_EVERY = 60.0
 _OUTPUT_SECONDS = 5.0  # for the last of an ended container's output
 _TMPFS = "size=256m,mode=1777"
 _KEPT_RUNS = 1  # ended runs before the current one whose containers stay
@@ -81,6 +82,7 @@ class ContainerHost:
         self._progress: dict[str, str] = {}
         self._fronts: list[subprocess.Popen[bytes]] = []
         self._removing: dict[str, Future[None]] = {}
+        self._tidied_at = 0.0
         self._woken = threading.Event()
         self._closed = False
         threading.Thread(target=self._listen, name="events", daemon=True).start()
@@ -404,6 +406,18 @@ class ContainerHost:
             if record is None and item.running and item.id not in self._removing:
                 logger.warning("%s belongs to no replica: stopped and removed", item.name)
             self._remove(item)
+
+        now = time.monotonic()
+        if now - self._tidied_at > _TIDY_EVERY:
+            self._tidied_at = now
+            self._tidy({revision_key(record.revision) for record in known.values()})
+
+    def _tidy(self, keys: set[str]) -> None:
+        """Folders of revisions that no replica has any more."""
+        with contextlib.suppress(FileNotFoundError):
+            for path in (self.folder.root / "doors").iterdir():
+                if path.name not in keys:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _remove(self, item: Container) -> None:
         pending = self._removing.get(item.id)

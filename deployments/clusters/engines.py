@@ -10,18 +10,21 @@ import ssl
 import uuid
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from django.conf import settings
 
 from deployments import sealed
 from deployments.clusters.models import Cluster
-from deployments.drivers import docker_checks, engine_file
+from deployments.drivers import engine_file
 from deployments.drivers.engine_file import EngineFile, Login
-from deployments.engine.containers import About, Engine, is_local
 from deployments.errors import InvalidInput, SlipwayError, Unavailable
 from deployments.images.models import Registry
 from deployments.types import EngineSpec, NodeCapacity
+
+if TYPE_CHECKING:
+    from deployments.engine.containers import About
 
 URL, CA, CERT, KEY = "engine_url", "engine_ca", "engine_cert", "engine_key"
 _SOCKET = re.compile(r"unix:///[^\s\0]+")
@@ -31,7 +34,7 @@ _SOCKET = re.compile(r"unix:///[^\s\0]+")
 class Found:
     """What an Engine said of itself, before it is attached."""
 
-    about: About
+    about: "About"
     node: NodeCapacity
 
     @property
@@ -65,7 +68,7 @@ def checked(spec: EngineSpec) -> EngineSpec:
             "Write unix:///path/of/the/socket, or tcp://host:port such as tcp://10.0.0.5:2376.",
             field=URL,
         )
-    if not is_local(url):
+    if not EngineSpec(url).local:
         raise InvalidInput(
             "An Engine on another machine cannot be a cluster of this version: replicas are reached by "
             "sockets of this machine. Run Slipway beside that Engine, or attach a Kubernetes cluster.",
@@ -92,6 +95,10 @@ def checked(spec: EngineSpec) -> EngineSpec:
 
 def look(spec: EngineSpec) -> Found:
     """Ask an Engine what it is. Raises InvalidInput with the field that is wrong."""
+    # the client library is slow to import, and most processes never need it
+    from deployments.drivers import docker_checks
+    from deployments.engine.containers import Engine
+
     try:
         with closing(Engine(spec)) as engine:
             about = engine.about()
@@ -99,7 +106,7 @@ def look(spec: EngineSpec) -> Found:
         raise InvalidInput(f"The certificates cannot be used: {error}", field=CA) from error
     except SlipwayError as error:
         raise InvalidInput(error.message, field=URL) from error
-    return Found(about, docker_checks.node(about, is_local(spec.url), ()))
+    return Found(about, docker_checks.node(about, spec.local, ()))
 
 
 def spec_of(cluster: Cluster) -> EngineSpec:

@@ -5,7 +5,6 @@ decision about what should run. Safe to use from several threads.
 """
 
 import contextlib
-import ipaddress
 import json
 import struct
 import threading
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import docker
 import requests
@@ -134,7 +132,7 @@ class Engine:
     @property
     def local(self) -> bool:
         """Whether it shares this machine's files and sockets."""
-        return is_local(self.spec.url)
+        return self.spec.local
 
     def _api(self) -> Any:
         if self._client is None:
@@ -454,17 +452,6 @@ class Engine:
                 self._api().remove_volume(name)
         except NotFound:
             return
-
-
-def is_local(url: str) -> bool:
-    """Whether an Engine's address is one of this machine: a unix socket or a loopback address."""
-    if url.startswith("unix://"):
-        return True
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _container(row: Mapping[str, Any]) -> Container:

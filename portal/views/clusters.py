@@ -10,7 +10,6 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from deployments.agent import dismantling
 from deployments.clusters import changes, drivers, engines, ports
 from deployments.clusters.models import Cluster
 from deployments.errors import InvalidInput, SlipwayError
@@ -176,6 +175,8 @@ def _belongings(cluster: Cluster) -> dict[str, Any]:
     """What detaching removes from the Engine, and why that is unknown where it is."""
     if cluster.kind != Cluster.Kind.DOCKER:
         return {}
+    from deployments.agent import dismantling  # with the client library, which is slow to import
+
     try:
         return {"belongings": dismantling.belongings(settings.HOME.cluster(cluster.name))}
     except SlipwayError as error:

@@ -222,3 +222,9 @@ def test_a_service_with_a_silent_agent_still_serves():
 def test_verdicts_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         judge(replica()).step = "x"
+
+
+def test_how_far_an_image_is_pulled_is_said_while_it_is():
+    told = judge(replica(phase=Phase.PULLING, note="pulling 20 of 150 MiB"))
+    assert told.reason == ("0 of 1 wanted replicas are ready (1 pulling; pulling 20 of 150 MiB).")
+    assert "pulling 20" not in judge(replica(phase=Phase.STARTING, note="pulling 20")).reason

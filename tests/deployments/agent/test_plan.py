@@ -261,6 +261,18 @@ def test_there_is_room_to_the_last_bit_and_not_beyond():
     assert not any(isinstance(x, Refuse) for x in planned([want(3)], told, room=Room(1.0, 64.0)))
 
 
+def test_a_gpu_is_given_to_one_replica_at_a_time():
+    ask = a_revision(resources=Resources(cpu=0.1, memory_gb=0.1, gpu=1))
+    waiting = [a(name, Phase.SCHEDULING, revision=ask) for name in "ab"]
+    actions = planned([want(2)], waiting, room=Room(8.0, 64.0, gpu=1))
+    assert [(type(x), x.replica) for x in actions] == [(Place, "a"), (Refuse, "b")]
+    assert "1 GPU; this machine has" in actions[1].cause.message
+    assert "and 0 GPU left" in actions[1].cause.message
+    # where there is none, what asks for none is not kept waiting
+    plain = [a("a", Phase.SCHEDULING)]
+    assert [type(x) for x in planned([want(1)], plain, room=Room(8.0, 64.0))] == [Place]
+
+
 @pytest.mark.parametrize(
     ("due", "seen", "again"),
     [(NOW, ENDED, True), (NOW + 0.1, ENDED, False), (NOW, RUNNING, False)],

@@ -4,7 +4,8 @@ import struct
 
 import pytest
 
-from deployments.engine.containers import _container, _epoch, _frames, _seconds, is_local
+from deployments.engine.containers import _container, _epoch, _frames, _seconds
+from deployments.types import EngineSpec
 
 
 def frame(kind: int, data: bytes) -> bytes:
@@ -82,4 +83,4 @@ def test_a_stranger_with_our_mark_has_no_run():
     ],
 )
 def test_an_engine_of_this_machine_is_known_by_its_address(url, local):
-    assert is_local(url) is local
+    assert EngineSpec(url).local is local
