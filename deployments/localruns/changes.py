@@ -29,7 +29,7 @@ from deployments.environments import interpreters
 from deployments.environments.definition import parse
 from deployments.environments.mapping import process_plan
 from deployments.environments.models import BuildState, Environment, EnvironmentBuild
-from deployments.errors import Conflict, InvalidInput
+from deployments.errors import Conflict, InvalidInput, SlipwayError
 from deployments.localruns.models import ENDED, LIVE, LocalRun, LocalRunState
 from deployments.registry.archives import safe_relative_path
 from deployments.registry.models import Blob, ModelVersion
@@ -73,7 +73,8 @@ def start(
             "of one of these kinds to try it.",
             field="cluster",
         )
-    if found := _unbuildable_here(environment):
+    docker = cluster.kind == Cluster.Kind.DOCKER
+    if not docker and (found := _unbuildable_here(environment)):
         raise InvalidInput(
             f"A local run takes a virtual environment of this machine, which {environment} cannot be. "
             f"{found}",
@@ -192,9 +193,7 @@ def claim(pk: int, name: str) -> LocalRun | None:
 def settle(now: datetime) -> int:
     """End the rows whose runner is gone, and remove what ended long ago. Returns how many changed."""
     changed = 0
-    for run in LocalRun.objects.filter(state__in=LIVE).only(
-        "pk", "state", "claimed_by", "stop_asked"
-    ):
+    for run in LocalRun.objects.filter(state__in=LIVE).select_related("cluster"):
         waiting = run.state == LocalRunState.QUEUED and not run.claimed_by
         if waiting and run.stop_asked:
             changed += finish(run.pk, LocalRunState.STOPPED)
@@ -203,6 +202,7 @@ def settle(now: datetime) -> int:
             changed += finish(run.pk, LocalRunState.FAILED, code="RunnerLost", cause=cause)
         elif run.claimed_by and known_dead(run.claimed_by):
             processes.kill_all_of(settings.HOME.local_run(run.pk))
+            _remove_container(run)
             state = LocalRunState.STOPPED if run.stop_asked else LocalRunState.FAILED
             cause = "" if run.stop_asked else "Its runner was ended from outside. Run it again."
             changed += finish(run.pk, state, code="RunnerLost" if cause else "", cause=cause)
@@ -211,6 +211,28 @@ def settle(now: datetime) -> int:
         run.delete()
         changed += 1
     return changed
+
+
+def container_name(pk: int) -> str:
+    return f"slipway-local-run-{pk}"
+
+
+def _remove_container(run: LocalRun) -> None:
+    """What a killed runner left on an Engine. One that cannot be reached now ends it by itself: the
+    container looks for the runner's sign of life."""
+    if run.cluster.kind != Cluster.Kind.DOCKER:
+        return
+    from deployments.engine.containers import Engine
+    from deployments.images.engines import place_of
+
+    try:
+        engine = Engine(place_of(run.cluster).engine)
+        try:
+            engine.remove(container_name(run.pk))
+        finally:
+            engine.close()
+    except SlipwayError as error:
+        log.warning("the container of local run %s is left: %s", run.pk, error.message)
 
 
 def finish(pk: int, state: LocalRunState, *, code: str = "", cause: str = "") -> bool:

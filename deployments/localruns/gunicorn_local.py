@@ -29,6 +29,7 @@ _FOLDER = Path(os.environ["SLIPWAY_REPLICA_FOLDER"])
 _LATE = 2.0  # seconds an old worker has for the request it is in
 _LOOK = 0.1
 _PATIENCE = 600.0
+_SILENCE = 60.0  # seconds without a sign of life
 _imports = threading.Lock()  # no fork in the midst of an import
 _forking = threading.Event()  # somebody waits for a reload: it comes before the next import
 
@@ -38,6 +39,8 @@ def on_starting(server: Any) -> None:
     os.register_at_fork(before=_begin_fork, after_in_parent=_end_fork, after_in_child=_end_fork)
     _import("azureml_inference_server_http.server.create_app")
     threading.Thread(target=_warm, name="warm", daemon=True).start()
+    if "SLIPWAY_SIGN_OF_LIFE" in os.environ:
+        threading.Thread(target=_watch, name="watch", daemon=True).start()
 
 
 def _begin_fork() -> None:
@@ -52,7 +55,7 @@ def _end_fork() -> None:
 
 def when_ready(server: Any) -> None:
     """The listening socket is the shim's: gunicorn, as under systemd, must not remove it."""
-    server.systemd = True
+    server.systemd = "SLIPWAY_CELLS" in os.environ
 
 
 def on_reload(server: Any) -> None:
@@ -136,6 +139,8 @@ def _failing(error: str) -> Any:
 
 def _open_gate() -> None:
     """All workers are idle, as far as the gate has to know: what comes may wait for the one there is."""
+    if "SLIPWAY_CELLS" not in os.environ:
+        return  # in a container, which has no gate
     workers = int(os.environ["WORKER_COUNT"])
     descriptor = int(os.environ["SLIPWAY_CELLS"])
     cells = memoryview(mmap.mmap(descriptor, 8 * (workers + 1))).cast("Q")
@@ -168,6 +173,18 @@ def _warm() -> None:
             if name not in sys.modules:
                 _import(name)
         return
+
+
+def _watch() -> None:
+    """In a container: end when whoever started it gives no sign of life."""
+    while True:
+        time.sleep(5)
+        try:
+            age = time.time() - (_FOLDER / "alive").stat().st_mtime
+        except OSError:
+            age = _SILENCE + 1
+        if age > _SILENCE:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _import(name: str) -> None:

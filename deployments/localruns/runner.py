@@ -18,8 +18,9 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import DatabaseError, connection
@@ -46,6 +47,9 @@ from deployments.services.config import from_values
 from deployments.services.specs import PACKAGE_NAME
 from deployments.signals import announce, changed
 from deployments.types import EnvironmentSpec, FileSpec, ModelSpec, RevisionSpec
+
+if TYPE_CHECKING:
+    from deployments.localruns.containers import ContainerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +83,8 @@ class Runner:
         self.announcer = Announcer(self._tell)
         self.revision: RevisionSpec | None = None
         self.staged = self.folder
+        self.location = ""
+        self.container: ContainerProcess | None = None
 
     # --- the whole ---------------------------------------------------------------------------------
 
@@ -148,8 +154,8 @@ class Runner:
         """The environment, and a work copy of the project folder without what is ignored."""
         run = self.run
         self.say(f"Running {run.name} locally, in environment {run.environment}.")
-        build = ensure_built(run.environment, log=lambda text: self.say(text, BUILD))
-        self.revision = self._revision(build.location)
+        self.location = self._build()
+        self.revision = self._revision(self.location)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(mode=0o700, parents=True)
         layout = ClusterFolder(self.folder)
@@ -167,6 +173,23 @@ class Runner:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(self.staged / "app" / name, target)
         self._write_edits()
+
+    def _build(self) -> str:
+        """Where the environment stands: a virtual environment, or for a Docker cluster an image."""
+        environment, cluster = self.run.environment, self.run.cluster
+        if cluster.kind != cluster.Kind.DOCKER:
+            return ensure_built(environment, log=lambda text: self.say(text, BUILD)).location
+        # Docker's client library is slow to import, and process clusters never need it
+        from deployments.images.builds import ensure_image
+        from deployments.images.engines import place_of
+        from deployments.localruns.containers import ContainerProcess
+
+        place = place_of(cluster)
+        write = partial(self.say, source=PROCESS)
+        name = changes.container_name(self.pk)
+        self.container = ContainerProcess(place.engine, name, self.folder, write)
+        image = ensure_image(environment, place, log=lambda text: self.say(text, BUILD))
+        return image.reference
 
     def _revision(self, location: str) -> RevisionSpec:
         run, config = self.run, from_values(self.run.config)
@@ -212,6 +235,9 @@ class Runner:
             (self.folder / name).unlink(missing_ok=True)
         ability = cgroups.discover()
         name = f"local-{self.pk}"
+        if self.container is not None:
+            self._start_container(self.container, revision, name)
+            return
         told = command.build(
             revision,
             replica=name,
@@ -238,6 +264,28 @@ class Runner:
         )
         self.update(state=LocalRunState.STARTING, note=ability.note(revision.resources))
 
+    def _start_container(
+        self, container: "ContainerProcess", revision: RevisionSpec, name: str
+    ) -> None:
+        from deployments.localruns.containers import INSIDE
+
+        told = command.build(
+            revision,
+            replica=name,
+            run=self.number,
+            silence=revision.scoring_timeout_ms / 1000,
+            work=INSIDE / "work",
+            staged=INSIDE / self.staged.relative_to(self.folder),
+            cgroups=[],
+        )
+        container.start(self.location, told, revision.resources, CONFIGURATION)
+        self.update(state=LocalRunState.STARTING, note="")
+
+    def look(self) -> processes.Run:
+        if self.container is not None:
+            return self.container.look()
+        return processes.look(self.folder, self.number)
+
     def cycle(self) -> None:
         """One look at the row, the process and what it says."""
         try:
@@ -247,13 +295,15 @@ class Runner:
         except DatabaseError:
             return  # the watching thread counts how long
         self.copy_output()
-        seen = processes.look(self.folder, self.number)
+        seen = self.look()
         ended = seen.process in (Process.ENDED, Process.VANISHED)
         if row.edit > self.edit:
             self.run, self.edit = row, row.edit
             self._write_edits()
             if ended:
                 self.start()
+            elif self.container is not None:
+                self.container.reload()
             else:
                 os.kill(seen.child_pid, signal.SIGHUP)
             return
@@ -320,6 +370,9 @@ class Runner:
 
     def end_process(self) -> None:
         """Ask, wait, kill. Not an error when there is none."""
+        if self.container is not None:
+            self.container.close()
+            return
         if not self.number:
             return
         try:

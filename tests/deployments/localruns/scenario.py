@@ -40,6 +40,16 @@ def wait(what: str, test: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def ask(path: Path) -> tuple[int, str]:
+    """One request to a run's socket: code and body."""
+    connection = _Unix(path)
+    connection.request("POST", "/score", b"hello")
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode()
+    connection.close()
+    return found
+
+
 def main(venv: Path) -> None:
     from django.conf import settings
     from django.contrib.auth import get_user_model
@@ -90,12 +100,7 @@ def main(venv: Path) -> None:
         return LocalRun.objects.get(pk=run.pk)
 
     def score(run: LocalRun) -> tuple[int, str]:
-        connection = _Unix(settings.HOME.local_run(run.pk) / "listen.sock")
-        connection.request("POST", "/score", b"hello")
-        answer = connection.getresponse()
-        found = answer.status, answer.read().decode()
-        connection.close()
-        return found
+        return ask(settings.HOME.local_run(run.pk) / "listen.sock")
 
     def child(run: LocalRun) -> int:
         import json

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployments.agent.conftest import scoring_venv
+from tests.docker.engines import ensure_image
 
 __all__ = ["scoring_venv"]
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -17,7 +18,15 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 def test_a_local_run_loads_edits_outlives_broken_ones_and_leaves_nothing(
     scoring_venv: Path, tmp_path: Path
 ) -> None:
-    home = tmp_path / "home"
+    play("scenario", str(scoring_venv), tmp_path / "home")
+
+
+@pytest.mark.docker
+def test_a_docker_clusters_image_is_run_edited_and_removed(tmp_path: Path) -> None:
+    play("docker_scenario", ensure_image(), tmp_path / "home")
+
+
+def play(scenario: str, argument: str, home: Path) -> None:
     environ = {
         **os.environ,
         "SLIPWAY_HOME": str(home),
@@ -25,7 +34,7 @@ def test_a_local_run_loads_edits_outlives_broken_ones_and_leaves_nothing(
         "PYTHONPATH": str(CHECKOUT),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.deployments.localruns.scenario", str(scoring_venv)],
+        [sys.executable, "-m", f"tests.deployments.localruns.{scenario}", argument],
         cwd=CHECKOUT,
         env=environ,
         capture_output=True,
