@@ -75,7 +75,8 @@ class OwnEngine:
         self.url = f"unix://{self.root}/docker.sock"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *more: str) -> None:
+        """`more` are options of dockerd's."""
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -87,6 +88,7 @@ class OwnEngine:
                     "--containerd-plugins-namespace", "slipway-tests-plugins",
                     # the other Engine's bridge and rules are left alone
                     "--bridge", "none", "--iptables=false", "--ip6tables=false",
+                    *more,
                 ],
                 stdout=log, stderr=log,
             )  # fmt: skip

@@ -3,13 +3,28 @@
 import signal
 import threading
 import time
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from deployments.agent.stopping import stop_replicas
-from deployments.types import CheckStatus, ContainerSpec, EnvironmentSpec, Phase, Resources
+from deployments.engine.containers import Engine
+from deployments.errors import Unavailable
+from deployments.types import (
+    CheckStatus,
+    ContainerSpec,
+    EngineSpec,
+    EnvironmentSpec,
+    Phase,
+    Resources,
+)
+from tests.deployments.clusters.authority import issue
 from tests.docker.cluster import BROKEN, DockerCluster
 from tests.docker.engines import ENGINE, IMAGE, OWN_IMAGE, OwnEngine, docker, ensure_image
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.docker,
@@ -230,3 +245,34 @@ def test_an_engine_that_restarts_underneath_changes_nothing_that_is_wanted(tmp_p
         cluster.stop()
         engine.remove()
     assert engine.url != ENGINE
+
+
+def test_an_engine_over_tls_is_reached_with_its_certificate_alone(tmp_path):
+    began = timezone.now() - timedelta(hours=1)
+    valid = {"begins": began, "ends": began + timedelta(days=1)}
+    authority = issue("engines", authority=True, **valid)
+    server = issue("engine", authority, names=("127.0.0.1",), **valid)
+    client = issue("slipway", authority, **valid)
+    stranger = issue("stranger", issue("others", authority=True, **valid), **valid)
+    for name, text in (("ca", authority.pem), ("cert", server.pem), ("key", server.key_pem)):
+        (tmp_path / name).write_text(text)
+    url = f"tcp://127.0.0.1:{free_port()}"
+    engine = OwnEngine()
+    try:
+        engine.start(
+            "--host", url, "--tlsverify", "--tlscacert", str(tmp_path / "ca"),
+            "--tlscert", str(tmp_path / "cert"), "--tlskey", str(tmp_path / "key"),
+        )  # fmt: skip
+        spec = EngineSpec(url, authority.pem, client.pem, client.key_pem)
+        with closing(Engine(spec)) as found:
+            assert found.local
+            assert found.about().root == str(engine.root / "data")
+            assert found.containers("nobody") == []
+        for wrong in (
+            replace(spec, cert=stranger.pem, key=stranger.key_pem),
+            replace(spec, ca=stranger.pem),
+        ):
+            with closing(Engine(wrong)) as refused, pytest.raises(Unavailable):
+                refused.about()
+    finally:
+        engine.remove()
