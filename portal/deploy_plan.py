@@ -8,6 +8,7 @@ from deployments.clusters.models import Cluster
 from deployments.environments.definition import parse
 from deployments.environments.models import BuildState, Environment, EnvironmentBuild
 from deployments.errors import InvalidInput
+from deployments.images.models import ImageBuild
 from deployments.registry.models import Framework, ModelVersion
 from deployments.services import containers, fits, placement, versions
 from deployments.services.config import DEFAULTS, DeploymentConfig, replicas_needed
@@ -117,7 +118,7 @@ def _lines(data: dict[str, Any], service: Service | None, cluster: Cluster | Non
             "that can take minutes."
         )
     else:
-        lines.append(_environment(data.get("environment"), data.get("models") or []))
+        lines.append(_environment(data.get("environment"), data.get("models") or [], cluster))
     if (config := data.get("config")) is not None:
         lines.append(_replicas(config))
         if data.get("brought_keys"):
@@ -159,12 +160,18 @@ def _serving(data: dict[str, Any]) -> str:
     return f"by {script}" + (" written here" if data.get("source_kind") == EDITOR else "")
 
 
-def _environment(environment: Environment | None, models: list[ModelVersion]) -> str:
+def _environment(
+    environment: Environment | None, models: list[ModelVersion], cluster: Cluster | None
+) -> str:
     if environment is None:
         if models and models[0].framework not in MADE_FOR:
             name = models[0].get_framework_display()
             return f"Choose an environment: none is made for the framework {name}."
         return "Its environment is made for the model’s framework, and built once."
+    if cluster is not None and cluster.kind != Cluster.Kind.PROCESS:
+        if ImageBuild.objects.filter(hash=environment.hash, state=BuildState.READY).exists():
+            return f"It runs in {environment}, whose image is there already."
+        return f"It runs in {environment}, whose image is looked for in the registries, else built."
     ready = EnvironmentBuild.objects.filter(hash=environment.hash, state=BuildState.READY).exists()
     return f"It runs in {environment}, " + (
         "which is built already." if ready else "which is built first; that can take minutes."
