@@ -104,7 +104,7 @@ class Front:
         path, mark, query = target.partition(b"?")
         if path == b"/score":
             path = self.scoring.encode()
-        elif path == b"/":
+        elif path == b"/" and self.scoring != "/":  # then the router has sent it there
             path = self.liveness.encode()
         kept = [
             line

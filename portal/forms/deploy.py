@@ -209,8 +209,8 @@ class DeployForm(forms.Form):
                 "placeholder": "registry.example.com/team/scorer:1.4",
             }
         ),
-        help_text="As docker pull takes it; a digest (@sha256:…) is kept. Credentials of its registry are "
-        "under Clusters, Registries.",
+        help_text="As docker pull takes it; a digest (@sha256:…) is kept. Credentials of its registry stand "
+        "under Registries.",
     )
     container_port = _number("Port", default=containers.DEFAULT_PORT)
     container_scoring_path = _path("Scoring path", "/score")
