@@ -60,7 +60,9 @@ def newest(
     """Up to `most` rows of `find`; with `after`, only those with a later id."""
     found: list[Decision] = []
     for rows in _by_series(service, search.version):
-        found += _narrowed(rows.filter(pk__gt=after), search, before, least)[:most]
+        # asked for always, SQLite would go by it and sort what it finds
+        rows = rows.filter(pk__gt=after) if after else rows
+        found += _narrowed(rows, search, before, least)[:most]
     return sorted(found, key=cursor, reverse=True)[:most]
 
 
