@@ -85,3 +85,9 @@ def test_a_client_that_says_nothing_whole_gets_nothing(front):
         here.sendall(b"POST /score HTTP/1.1\r\n")
         here.shutdown(socket.SHUT_WR)
         front.carry(there)
+
+
+def test_an_image_that_scores_at_its_root_is_asked_there(front):
+    front.scoring = "/"
+    assert front.rewritten(b"POST / HTTP/1.1\r\nHost: x").startswith(b"POST / HTTP/1.1")
+    assert front.rewritten(b"POST /score HTTP/1.1\r\nHost: x").startswith(b"POST / HTTP/1.1")
