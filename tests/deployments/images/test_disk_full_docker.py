@@ -27,6 +27,8 @@ pytestmark = [
     pytest.mark.usefixtures("builds"),
 ]
 
+_BRIDGE = "slipway-small"
+
 
 class SmallEngine:
     """Its disk has `size` MiB, which `resize` changes."""
@@ -37,6 +39,8 @@ class SmallEngine:
         self._socket = folder / "engine.sock"
         self.url = f"unix://{self._socket}"
         self._mount(f"size={size}m")
+        subprocess.run(["ip", "link", "add", _BRIDGE, "type", "bridge"], check=True)
+        subprocess.run(["ip", "addr", "add", "198.18.77.1/24", "dev", _BRIDGE], check=True)
         self._process = subprocess.Popen(
             [
                 "dockerd",
@@ -44,7 +48,8 @@ class SmallEngine:
                 *("--exec-root", str(folder / "exec")),
                 *("--pidfile", str(folder / "pid")),
                 *("-H", self.url),
-                *("--bridge=none", "--iptables=false", "--ip-masq=false"),
+                # never "none": that would take away the other Engine's bridge
+                *(f"--bridge={_BRIDGE}", "--iptables=false", "--ip-masq=false"),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -68,6 +73,7 @@ class SmallEngine:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(timeout=60)
+        subprocess.run(["ip", "link", "delete", _BRIDGE], check=True)
         subprocess.run(["umount", str(self._disk)], check=True)
         # dockerd leaves its network's name behind
         left = self._disk.parent / "exec/netns/default"
