@@ -116,7 +116,10 @@ class Env:
         choices=("uv", "pip"),
     )
     build_timeout: int = _setting(
-        "SLIPWAY_BUILD_TIMEOUT", 1800, "Seconds an environment's or an image's build may take.", low=10
+        "SLIPWAY_BUILD_TIMEOUT",
+        1800,
+        "Seconds an environment's or an image's build may take.",
+        low=10,
     )
     docker_host: str = _setting(
         "SLIPWAY_DOCKER_HOST",

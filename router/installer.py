@@ -246,9 +246,10 @@ class Installer:
         except PermanentError as error:
             self.following.refuse(spec, error)
             return
-        self.following.took(spec)
-        # a key that nobody uses any more must not lie about
+        # A key that nobody uses any more must not lie about. Before it counts as done: whoever comes after
+        # a kill in between does it again.
         await self.haproxy.forget(setup.files(before).keys() - setup.files(spec).keys())
+        self.following.took(spec)
 
     async def _reload(self, asked: Assignment, spec: RouterSpec, why: Sequence[str] = ()) -> None:
         """Have a new worker with these shapes and settings take over.

@@ -66,7 +66,8 @@ def attach(
         )
     if kind != Cluster.Kind.PROCESS.value and name == PROCESS_CLUSTER:
         raise InvalidInput(
-            f"{PROCESS_CLUSTER!r} is the name of this machine itself; choose another one.", field="name"
+            f"{PROCESS_CLUSTER!r} is the name of this machine itself; choose another one.",
+            field="name",
         )
     cluster = Cluster(
         name=name,
