@@ -70,16 +70,17 @@ def rules(config: "RouterConfig") -> list[str]:
 
 
 def _whole() -> list[str]:
-    """A short answer is passed on once all of it is there: of a replica that dies in its midst nothing has
-    gone out yet, and the client is told 502 instead of being left with half of a document.
+    """A short answer whose head comes alone is passed on once its body is there: of a replica that dies
+    between the two nothing has gone out yet, and the client is told 502 instead of being left with a head.
 
-    Short is what an answer's buffer holds beside its headers. Longer ones and streams, which announce no
-    length, pass as they come.
+    Short is what a buffer holds beside its headers; a scoring server writes such a body in one piece.
+    Longer ones and streams, which announce no length, pass as they come.
     """
     dead = body("ReplicaFailed", "Replica closed connection before replying", _REQUEST_ID)
     return [
         f"acl short var(txn.size) -m int 1:{_SHORT}",
-        "http-response set-var(txn.size) res.fhdr(content-length) if good",
+        # asked first, because it is cheap and most answers come in one piece
+        "http-response set-var(txn.size) res.fhdr(content-length) if { res.body_len lt 1 } good",
         "http-response wait-for-body time 1h if short",  # `timeout server` is what limits it
         f"http-response return status 502 {dead} if short {{ res.body_len,sub(txn.size) -m int lt 0 }}",
     ]

@@ -75,14 +75,15 @@ async def test_a_request_waits_as_long_as_its_service_says_and_no_longer(
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"result": '])
-async def test_a_replica_that_dies_in_the_midst_of_a_short_answer_is_a_502(
+async def test_a_replica_that_dies_between_head_and_body_of_a_short_answer_is_a_502(
     rig: Rig, client: httpx.AsyncClient, sent: bytes
 ) -> None:
     async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n" + sent)
-        await writer.drain()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
         await asyncio.sleep(0.05)  # so that HAProxy has the head by itself
+        writer.write(sent)
+        await asyncio.sleep(0.05)
         writer.transport.abort()
 
     server = await raw_replica(rig, die)
