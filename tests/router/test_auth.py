@@ -308,9 +308,10 @@ async def test_the_old_worker_of_a_reload_refuses_what_was_revoked_after_it(door
     async with httpx.AsyncClient() as idle:
         assert await door.code(revoked, idle) == 200
         door.rig.driver.put(service("demo", auth=TOKENS, max_request_wait_ms=700))
-        await eventually(lambda: door.reloads == 1, "a reload")
-        assert door.rig.loop is not None
-        assert door.rig.loop.plane.old_workers  # the idle connection is its
+        loop = door.rig.loop
+        assert loop is not None
+        # the idle connection is its
+        await eventually(lambda: loop.plane.old_workers, "a reload's old worker")
         door.settings(revoked_tokens=(claims["jti"],))
         await door.until(401, revoked)
         assert await door.code(revoked, idle) == 401
