@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 
+import httpx
 import pytest
 from django.utils import timezone
 
@@ -46,7 +47,7 @@ class Load:
         while not self.stopping.is_set():
             try:
                 answer = self.cluster.score(sleep=0.01)
-            except Exception as error:
+            except (httpx.HTTPError, ValueError) as error:
                 self.failures.append(repr(error))
                 continue
             if answer.status_code == 200:

@@ -26,7 +26,10 @@ Source: base-files (12.4)
 Architecture: all
 """
 RELEASE = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_ID="12"\n'
-METADATA = "Metadata-Version: 2.1\nName: Scikit_Learn\nVersion: 1.5.2\nLicense: BSD\n text goes on\n\nName: no\n"
+METADATA = (
+    "Metadata-Version: 2.1\nName: Scikit_Learn\nVersion: 1.5.2\n"
+    "License: BSD\n text goes on\n\nName: no\n"
+)
 
 
 @pytest.mark.parametrize(
