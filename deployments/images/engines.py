@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from deployments import sealed
+from deployments.clusters.engines import spec_of
 from deployments.clusters.models import Cluster
 from deployments.types import EngineSpec
 
@@ -26,7 +26,7 @@ class Place:
 def place_of(cluster: Cluster) -> Place:
     """Raises PermanentError when a stored key cannot be decrypted."""
     docker = cluster.kind == Cluster.Kind.DOCKER
-    engine = engine_of(cluster) if docker and cluster.engine_url else default_engine()
+    engine = spec_of(cluster) if docker and cluster.engine_url else default_engine()
     return Place(
         engine=engine, runs_there=docker, needs_registry=not docker, refuse=cluster.refuse_severity
     )
@@ -41,21 +41,9 @@ def default_engine() -> EngineSpec:
     return EngineSpec(settings.ENV.docker_host)
 
 
-def engine_of(cluster: Cluster) -> EngineSpec:
-    key = ""
-    if cluster.engine_key:
-        key = sealed.unseal(
-            cluster.engine_key,
-            sealed.ENGINE_KEYS,
-            what=f"The Engine's key of cluster {cluster.name}",
-            remedy="attach the cluster again with its key",
-        )
-    return EngineSpec(cluster.engine_url, cluster.engine_ca, cluster.engine_cert, key)
-
-
 def all_engines() -> dict[str, EngineSpec]:
     """By address: the default one where images were built, and those of Docker clusters."""
     found = {settings.ENV.docker_host: default_engine()}
     for cluster in Cluster.objects.filter(kind=Cluster.Kind.DOCKER).exclude(engine_url=""):
-        found[cluster.engine_url] = engine_of(cluster)
+        found[cluster.engine_url] = spec_of(cluster)
     return found
