@@ -7,6 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 BASE = os.environ.get("SLIPWAY_TEST_BASE_IMAGE", "127.0.0.1:5000/base/python:3.11")
 ENGINE = os.environ.get("SLIPWAY_DOCKER_HOST", "unix:///var/run/docker.sock")
 IMAGE = "slipway-tests/scoring:1.5.1"
@@ -68,12 +70,26 @@ def belongings(engine: str = ENGINE) -> dict[str, set[str]]:
 
 
 class OwnEngine:
-    """A dockerd of a test's own, which may be stopped and started without anybody else noticing."""
+    """A dockerd of a test's own, which may be stopped and started without anybody else noticing.
 
-    def __init__(self) -> None:
+    It has a bridge of its own: told `--bridge=none`, a dockerd deletes `docker0`, the other Engine's. Made
+    with a disk's size in MiB, it keeps its data on a tmpfs of that size. Needs root and dockerd.
+    """
+
+    def __init__(self, *, disk_mib: int | None = None) -> None:
+        if os.geteuid() != 0 or shutil.which("dockerd") is None:
+            pytest.skip("a second Engine needs root and dockerd")
         self.root = Path(tempfile.mkdtemp(prefix="dockerd-"))
         self.url = f"unix://{self.root}/docker.sock"
         self.process: subprocess.Popen[bytes] | None = None
+        number = os.getpid() % 250 + 1  # tests run side by side, one Engine a process at most
+        self._bridge = f"slipway{number}"
+        self._data = self.root / "data"
+        self._data.mkdir()
+        if disk_mib is not None:
+            self._mount(f"size={disk_mib}m")
+        _run("ip", "link", "add", self._bridge, "type", "bridge")
+        _run("ip", "addr", "add", f"198.18.{number}.1/24", "dev", self._bridge)
 
     def start(self, *more: str) -> None:
         """`more` are options of dockerd's."""
@@ -81,13 +97,14 @@ class OwnEngine:
             self.process = subprocess.Popen(
                 [
                     "dockerd", "--host", self.url,
-                    "--data-root", str(self.root / "data"),
+                    "--data-root", str(self._data),
                     "--exec-root", str(self.root / "exec"),
                     "--pidfile", str(self.root / "pid"),
-                    "--containerd-namespace", "slipway-tests",
-                    "--containerd-plugins-namespace", "slipway-tests-plugins",
-                    # the other Engine's bridge and rules are left alone
-                    "--bridge", "none", "--iptables=false", "--ip6tables=false",
+                    "--containerd-namespace", f"slipway-{self._bridge}",
+                    "--containerd-plugins-namespace", f"slipway-{self._bridge}-plugins",
+                    # the other Engine's rules are left alone
+                    "--bridge", self._bridge,
+                    "--iptables=false", "--ip6tables=false", "--ip-masq=false",
                     *more,
                 ],
                 stdout=log, stderr=log,
@@ -111,6 +128,9 @@ class OwnEngine:
                 stdin=save.stdout, check=True, capture_output=True, timeout=300,
             )  # fmt: skip
 
+    def resize_disk(self, disk_mib: int) -> None:
+        self._mount(f"remount,size={disk_mib}m")
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
@@ -118,8 +138,22 @@ class OwnEngine:
             self.process = None
 
     def remove(self) -> None:
+        """Everything of it: mounts that a killed run has left behind, too."""
+        if self.process is not None:  # an Engine that goes leaves the bridges of its networks
+            for container in docker("ps", "-aq", engine=self.url).split():
+                docker("rm", "-f", container, engine=self.url)
+            docker("network", "prune", "-f", engine=self.url)
         self.stop()
-        for line in Path("/proc/mounts").read_text().splitlines():
-            if (place := line.split()[1]).startswith(str(self.root)):
-                subprocess.run(["umount", "-l", place], check=False, capture_output=True)
+        _run("ip", "link", "delete", self._bridge)
+        places = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for place in reversed(places):
+            if place.startswith(str(self.root)):
+                _run("umount", "-l", place)
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _mount(self, options: str) -> None:
+        _run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._data))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
