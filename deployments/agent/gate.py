@@ -23,7 +23,13 @@ of the same revision: the router had no reason to keep a copy of it.
 
 `GET /` on the health socket is answered at once: 503 before all workers were loaded, else 200 with
 `x-slipway-silent`, the seconds for which a worker has been in one request or gone, or a connection was not
-taken by one that is free; 503 when that is longer than the replica may be silent.
+taken by one that is free; 503 when that is longer than the replica may be silent. `GET /live` is 503 for
+that last reason alone.
+
+Where requests come by TCP (a pod, an Engine elsewhere), the gate can be asked from inside to leave: `GET /`
+is 503 with `x-slipway-draining` from then on, requests are served as before, and it has left when everybody
+had LEAVE_FIRST seconds to see that and nothing is inside. There is no gate of another replica to hand a
+connection to: what still waits when the workers are gone goes back to the router.
 """
 
 from __future__ import annotations
@@ -32,7 +38,6 @@ import contextlib
 import mmap
 import os
 import select
-import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -41,15 +46,32 @@ from typing import Any
 
 if __package__:
     from deployments.agent.gate_guest import READ, Guest
-    from deployments.agent.gate_sockets import HEALTH, PATIENCE, Doors, Health, listen, readable
+    from deployments.agent.gate_sockets import (
+        HEALTH,
+        LEAVE,
+        PATIENCE,
+        Doors,
+        Health,
+        Leaving,
+        State,
+        connect_to,
+        listen,
+        listen_tcp,
+        readable,
+    )
 else:  # run by its path: nothing else of the checkout can be imported
     from gate_guest import READ, Guest  # type: ignore[import-not-found, no-redef]
     from gate_sockets import (  # type: ignore[import-not-found, no-redef]
         HEALTH,
+        LEAVE,
         PATIENCE,
         Doors,
         Health,
+        Leaving,
+        State,
+        connect_to,
         listen,
+        listen_tcp,
         readable,
     )
 
@@ -64,6 +86,8 @@ _TICK_HOLDING = 0.005
 _AWAKE = 1.0  # after the last request; then a turn comes only with the next one
 _LINGER = 1.0  # for the router to read a refusal
 _REMEMBERED = 1000
+LEAVE_FIRST = 2.0  # for the router to see that it leaves
+_TICK_LEAVING = 0.1
 
 
 class Gate:
@@ -72,7 +96,8 @@ class Gate:
     `told` is `run.json`'s "gate": {"workers", "refuse", "wait", "hold", "silence"}, the last three in
     seconds: how long a request may wait before it is begun, how long of that here, and the replica's silence;
     and where replicas do not see each other's folders, "doors": {"folder", "name"}, a folder that the
-    replicas of a revision share.
+    replicas of a revision share. "tcp": {"listen": "host:port", "health": "host:port"} has both on TCP
+    instead of the folder.
     """
 
     def __init__(
@@ -93,9 +118,13 @@ class Gate:
         self.memory = os.memfd_create("slipway-cells", 0)
         os.truncate(self.memory, 8 * (self.workers + 1))
         self.cells = memoryview(mmap.mmap(self.memory, 8 * (self.workers + 1))).cast("Q")
-        self.listener = listen(LISTEN)
-        self.health = Health(self.state)
-        self.doors = Doors(told.get("doors"))
+        tcp: dict[str, str] | None = told.get("tcp")
+        self.listener = listen_tcp(tcp["listen"]) if tcp else listen(LISTEN)
+        self.health = Health(
+            listen_tcp(tcp["health"]) if tcp else listen(HEALTH), self.state, self.alive
+        )
+        self.leaving = Leaving() if tcp else None
+        self.doors = Doors(told.get("doors"), alone=tcp is not None)
         self.guests: list[Guest] = []
         self.refusals: OrderedDict[bytes, int] = OrderedDict()
         self._awake_until = 0.0
@@ -112,6 +141,8 @@ class Gate:
     def waiting(self) -> dict[int, int]:
         """Descriptor -> poll mask."""
         wanted = {**self.health.mask(), **self.doors.mask()}
+        if self.leaving is not None:
+            wanted.update(self.leaving.mask())
         if self._watches():
             wanted[self.listener.fileno()] = select.POLLIN
         for guest in self.guests:
@@ -126,6 +157,8 @@ class Gate:
             return GRACE
         if not self._watches():
             return _TICK
+        if self._leaves():
+            return _TICK_LEAVING
         return PATIENCE if self.health.asking else None
 
     def turn(self, ready: dict[int, int]) -> None:
@@ -145,10 +178,15 @@ class Gate:
         self._let_in(ready, now)
         self._look_at_the_socket(now)
         self._serve_guests(ready, now)
+        if self.leaving is not None:
+            self.leaving.turn(ready, now)
+            if self._has_left(now):
+                self.leaving.tell_left()
+                self.health.tell_left()
 
     def end(self) -> None:
         """The workers are gone: nobody new gets in, and what had not begun goes elsewhere."""
-        for name in (LISTEN, HEALTH, self.doors.name):
+        for name in (LISTEN, HEALTH, LEAVE, self.doors.name):
             with contextlib.suppress(OSError):
                 Path(name).unlink()
         now = self.clock()
@@ -157,7 +195,10 @@ class Gate:
         with contextlib.suppress(OSError):
             self._take(now)
         self.listener.close()
-        self.health.sock.close()
+        self.health.tell_left()
+        self.health.close()
+        if self.leaving is not None:
+            self.leaving.close()
         self._drop_handed()
         for guest in self.doors.pass_on([item for item in self.guests if item.refused_at is None]):
             self._drop(guest)
@@ -266,14 +307,10 @@ class Gate:
         return self._handed != self._seen or now - self._handed_at > GRACE
 
     def _hand_over(self, guest: Guest, now: float) -> None:
-        worker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        worker.setblocking(False)
         try:
-            worker.connect(LISTEN)
+            guest.worker = connect_to(self.listener)
         except OSError:
-            worker.close()
             return
-        guest.worker = worker
         self._handed, self._handed_at = list(self._seen), now
 
     def _refuse(self, guest: Guest, now: float, *, again: bool) -> None:
@@ -288,12 +325,36 @@ class Gate:
         guest.close()
         self.guests.remove(guest)
 
+    # ---- leaving ------------------------------------------------------------------------------
+
+    def _leaves(self) -> bool:
+        return self.leaving is not None and self.leaving.since is not None
+
+    def _has_left(self, now: float) -> bool:
+        """Whether it was asked to, everybody could see it, and nothing is inside."""
+        if self.leaving is None or self.leaving.since is None:
+            return False
+        if not self.cells[self.workers]:
+            return True  # nobody was ever let in
+        if now - self.leaving.since < LEAVE_FIRST or self.guests or readable(self.listener):
+            return False
+        return all(cell in (LOADING, IDLE) for cell in self.cells[: self.workers])
+
     # ---- health -------------------------------------------------------------------------------
 
-    def state(self, now: float) -> tuple[bool, float, str]:
-        """Whether it is well, for how long it has been silent (seconds), and that in words."""
+    def state(self, now: float) -> State:
+        """Whether requests may come."""
         if not self.cells[self.workers]:
-            return False, 0.0, "not all workers are ready"
+            return State(False, 0.0, "not all workers are ready", self._leaves())
+        found = self.alive(now)
+        if found.good and self._leaves():
+            return State(False, found.silent, "draining", True)
+        return found
+
+    def alive(self, now: float) -> State:
+        """Whether it may go on: no worker has been silent for too long. One that loads may take its time."""
+        if not self.cells[self.workers]:
+            return State(True, 0.0, "not all workers are ready", self._leaves())
         silent = 0.0 if self._missed_since is None else now - self._missed_since
         for number, cell in enumerate(self._seen):
             if cell == LOADING:
@@ -301,5 +362,5 @@ class Gate:
             elif cell != IDLE:
                 silent = max(silent, now - cell / 1e6)
         if silent > self.silence:
-            return False, silent, f"no sign of life for {silent:.0f} s"
-        return True, silent, "Healthy"
+            return State(False, silent, f"no sign of life for {silent:.0f} s", self._leaves())
+        return State(True, silent, "Healthy", self._leaves())

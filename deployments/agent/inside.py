@@ -6,8 +6,11 @@ less what the Engine does itself: output goes to the container's own, limits and
 the Engine's to hold and to tell.
 
     /slipway/told/run.json  -> what to start (written by the agent; read only)
-    /slipway/run            listen.sock and health.sock, for the host
+    /slipway/run            listen.sock and health.sock, for the host; leave.sock where these are TCP ports
     /slipway/doors          for connections from gates of this revision whose workers are gone
+
+`inside.py --drain [seconds]` in the same container (a pod's preStop) has that PID 1 leave: it comes back when
+everybody had time to see it and nobody is inside, and after so many seconds at the latest.
 
 SIGTERM is passed on to the scoring server. When it ends, what is left in the container ends with it; the
 exit code is its own, 128 and the signal's number where one ended it.
@@ -20,6 +23,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,13 +32,16 @@ from typing import Any
 
 if __package__:
     from deployments.agent.gate import Gate
+    from deployments.agent.gate_sockets import LEAVE
 else:  # run by its path: nothing else can be imported
     sys.path.append(str(Path(__file__).parent))
     from gate import Gate  # type: ignore[import-not-found, no-redef]
+    from gate_sockets import LEAVE  # type: ignore[import-not-found, no-redef]
 
 ROOT = Path("/slipway")
 _OOM_FILES = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 _OOM_LOOK = 1.0  # seconds between looks
+_LONGEST_DRAIN = 90.0
 
 
 class Inside:
@@ -146,7 +153,23 @@ def oom_kills() -> int:
     return 0
 
 
+def drain(run: Path, seconds: float) -> bool:
+    """Have the PID 1 whose folder this is leave, and wait until it has; False when it had not in time."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+        asked.settimeout(seconds)
+        try:
+            asked.connect(str(run / LEAVE))
+            return bool(asked.recv(16))
+        except TimeoutError:
+            return False
+        except OSError:
+            return True  # nobody is there: nothing is inside
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--drain"]:
+        seconds = float(sys.argv[2]) if len(sys.argv) > 2 else _LONGEST_DRAIN
+        sys.exit(0 if drain(ROOT / "run", seconds) else 1)
     told = json.loads((ROOT / "told" / "run.json").read_text())
     code = Inside(told, ROOT / "run").main()
     sys.stdout.flush()

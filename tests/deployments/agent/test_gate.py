@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from deployments.agent.gate import IDLE, LISTEN, Gate
+from deployments.agent import inside
+from deployments.agent.gate import IDLE, LEAVE_FIRST, Gate
 
 TOLD = {"workers": 1, "refuse": True, "wait": 0.5, "hold": 48.0, "silence": 92.0}
+TCP = {"listen": "127.0.0.1:0", "health": "127.0.0.1:0"}
 HEAD = b"POST /score HTTP/1.1\r\nx-request-id: a\r\n"
 
 
@@ -42,10 +44,13 @@ class Run:
     def busy(self, worker: int = 0) -> None:
         self.gate.cells[worker] = time.monotonic_ns() // 1000
 
-    def connect(self, data: bytes = b"", name: str = LISTEN) -> socket.socket:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def connect(self, data: bytes = b"", *, health: bool = False) -> socket.socket:
+        return self.reach(self.gate.health.sock if health else self.gate.listener, data)
+
+    def reach(self, listener: socket.socket, data: bytes = b"") -> socket.socket:
+        made = socket.socket(listener.family, socket.SOCK_STREAM)
         try:
-            made.connect(name)
+            made.connect(listener.getsockname())
             made.sendall(data)
         except OSError:
             made.close()
@@ -69,13 +74,16 @@ class Run:
         return bytes(found)
 
 
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
+@pytest.fixture(params=["unix", "tcp"])
+def start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Run]]:
     made: list[Run] = []
+    tcp = {"tcp": TCP} if request.param == "tcp" else {}
     monkeypatch.chdir(tmp_path)  # and back again afterwards
 
     def begin(**told: object) -> Run:
-        run = Run(tmp_path, **told)
+        run = Run(tmp_path, **tcp, **told)
         made.append(run)
         for worker in range(run.gate.workers):
             run.gate.cells[worker] = IDLE
@@ -137,6 +145,7 @@ def test_what_the_router_cannot_send_again_waits_for_a_worker_of_its_own(start):
     taken = threading.Event()
 
     def work() -> None:
+        select.select([run.gate.listener], [], [], 10)  # by TCP it comes with its first byte
         with contextlib.closing(run.gate.listener.accept()[0]) as worker:
             taken.set()
             worker.setblocking(True)
@@ -223,13 +232,17 @@ def test_what_waits_when_the_workers_end_goes_elsewhere_and_nobody_else_comes_in
     run = start()
     run.busy()
     asked = [run.connect(request(since=time.time())) for _ in range(3)]
+    where = run.gate.listener.family, run.gate.listener.getsockname()
     run.gate.end()
     for item in asked:
         item.setblocking(True)
         assert item.recv(1000).startswith(b"HTTP/1.1 425 ")
         item.close()
-    with pytest.raises(FileNotFoundError):
-        run.connect()
+    with (
+        socket.socket(where[0], socket.SOCK_STREAM) as late,
+        pytest.raises((FileNotFoundError, ConnectionRefusedError)),
+    ):
+        late.connect(where[1])
 
 
 @pytest.mark.parametrize("read_before", [False, True])
@@ -268,8 +281,12 @@ def test_what_waits_when_the_workers_end_is_given_to_another_replica_of_the_revi
 
 
 def health(run: Run) -> tuple[int, float]:
-    answer = run.answer(run.connect(b"GET / HTTP/1.1\r\n\r\n", "health.sock"))
+    answer = asked(run)
     return status(answer), float(answer.partition(b"x-slipway-silent: ")[2].split(b"\r\n")[0])
+
+
+def asked(run: Run, path: bytes = b"/") -> bytes:
+    return run.answer(run.connect(b"GET %s HTTP/1.1\r\n\r\n" % path, health=True))
 
 
 def test_it_is_well_once_all_workers_are_loaded_and_busy_or_not(start):
@@ -317,7 +334,7 @@ def test_checks_that_come_and_go_are_nothing(start):
     run = start()
     run.busy()
     for _ in range(200):
-        run.connect(b"", "health.sock").close()
+        run.connect(health=True).close()
     assert health(run)[0] == 200
     assert run.gate.health.asking == {}
 
@@ -330,3 +347,80 @@ def test_it_sleeps_while_nothing_comes(start):
     run.pass_by(0.05)
     assert run.gate.timeout() is not None
     asked.close()
+
+
+def test_one_that_loads_or_leaves_may_live_and_one_that_is_silent_may_not(start):
+    run = start(silence=0.3)
+    run.gate.cells[1] = 0
+    assert status(asked(run)) == 503
+    assert status(asked(run, b"/live")) == 200
+    run.gate.cells[1] = 1
+    run.gate.cells[0] = (time.monotonic_ns() - 10**9) // 1000
+    assert status(asked(run, b"/live")) == 503
+
+
+@pytest.fixture
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A gate on TCP, as in a pod, with one worker that is free."""
+    monkeypatch.chdir(tmp_path)
+    run = Run(tmp_path, tcp=TCP)
+    run.gate.cells[0], run.gate.cells[1] = IDLE, 1
+    yield run
+    run.gate.end()
+
+
+def leave(run: Run, seconds: float = 30.0) -> tuple[threading.Thread, list[bool]]:
+    left: list[bool] = []
+    going = threading.Thread(target=lambda: left.append(inside.drain(run.folder, seconds)))
+    going.start()
+    run.until(lambda: run.gate.leaving is not None and run.gate.leaving.since is not None)
+    return going, left
+
+
+def test_one_that_leaves_says_so_and_is_gone_once_all_could_see_it_and_nobody_is_inside(pod):
+    pod.busy()
+    began = time.monotonic()
+    going, left = leave(pod)
+    said = asked(pod)
+    assert status(said) == 503
+    assert b"\r\nx-slipway-draining: 1\r\n" in said
+    assert status(asked(pod, b"/live")) == 200
+    waits = pod.connect(b"GET /left HTTP/1.1\r\n\r\n", health=True)
+    pod.until(lambda: time.monotonic() > began + LEAVE_FIRST + 0.3)
+    assert going.is_alive()
+    with pytest.raises(BlockingIOError):
+        waits.recv(100)
+    pod.gate.cells[0] = IDLE
+    pod.until(lambda: not going.is_alive())
+    assert left == [True]
+    assert status(pod.answer(waits)) == 200
+
+
+def test_one_that_is_not_empty_in_time_is_left_to_its_end(pod):
+    pod.busy()
+    going, left = leave(pod, seconds=0.2)
+    pod.until(lambda: not going.is_alive())
+    assert left == [False]
+
+
+def test_one_that_nobody_was_let_into_leaves_at_once(pod):
+    pod.gate.cells[1] = 0
+    began = time.monotonic()
+    going, left = leave(pod)
+    pod.until(lambda: not going.is_alive())
+    assert left == [True]
+    assert time.monotonic() - began < LEAVE_FIRST
+
+
+def test_where_no_gate_runs_there_is_nobody_to_wait_for(tmp_path):
+    assert inside.drain(tmp_path, 1.0) is True
+
+
+def test_a_connection_that_says_nothing_is_no_workers_to_take(pod):
+    silent = pod.connect()
+    with pytest.raises(BlockingIOError):
+        pod.gate.listener.accept()
+    silent.setblocking(True)
+    silent.sendall(request())
+    pod.until(lambda: select.select([pod.gate.listener], [], [], 0)[0])
+    silent.close()
