@@ -22,6 +22,9 @@ _APPLICATION = "azureml_inference_server_http.server.entry:app"
 _SLACK_SECONDS = 30
 _PORT = "5001"  # what scripts are told; nobody listens there
 INSIDE = Path("/slipway")  # where a container has what it is given
+# Of a container that shares no folder with the router; `run.json`'s "gate"["tcp"].
+TCP_PORT, TCP_HEALTH_PORT = 5001, 5002
+TCP = {"listen": f"0.0.0.0:{TCP_PORT}", "health": f"0.0.0.0:{TCP_HEALTH_PORT}"}
 _KEPT = ("TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -66,11 +69,18 @@ def build(
 
 
 def build_inside(
-    revision: RevisionSpec, *, replica: str, run: int, silence: float
+    revision: RevisionSpec,
+    *,
+    replica: str,
+    run: int,
+    silence: float,
+    tcp: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The content of a container's `run.json`: the same server, in the folders that it has mounted.
 
-    The image's own environment stands below what is told here.
+    The image's own environment stands below what is told here. With `tcp` its gate listens there, and no
+    other replica is near enough to take over a connection. `replica` may be "" where the container has its
+    name as host name (a pod).
     """
     staged = INSIDE / "staged"
     environment = {
@@ -82,6 +92,9 @@ def build_inside(
         "TMPDIR": "/tmp/tmp",  # noqa: S108
         **_told(revision, replica, staged / "app", model_folder(revision, staged)),
     }
+    if not replica:
+        del environment["HOSTNAME"]
+    doors = {"folder": str(INSIDE / "doors"), "name": f"{replica}.sock"}
     return {
         "run": run,
         "command": _server("python", str(INSIDE / "runtime" / _CONFIGURATION.name), revision),
@@ -89,8 +102,34 @@ def build_inside(
         "environment": environment,
         "gate": {
             **_gate(revision, silence),
-            "doors": {"folder": str(INSIDE / "doors"), "name": f"{replica}.sock"},
+            **({"tcp": dict(tcp)} if tcp else {"doors": doors}),
         },
+    }
+
+
+def build_front_inside(
+    revision: RevisionSpec,
+    container: ContainerSpec,
+    *,
+    silence: float,
+    tcp: Mapping[str, str],
+) -> dict[str, Any]:
+    """The content of `run.json` for a container of ours that stands before a person's own image in the same
+    pod, where they share the network (`front_pod.py`)."""
+    paths = (container.scoring_path, container.liveness_path, container.readiness_path)
+    front = str(INSIDE / "runtime" / "front_pod.py")
+    return {
+        "run": 1,
+        "command": ["python", "-I", "-S", front, "127.0.0.1", str(container.port), *paths],
+        "cwd": "/",
+        "environment": {
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            "HOME": "/tmp/home",  # noqa: S108  a folder of the container's own
+            "TMPDIR": "/tmp/tmp",  # noqa: S108
+            "WORKER_COUNT": str(revision.concurrency),
+        },
+        "gate": {**_front_gate(revision, silence), "tcp": dict(tcp)},
     }
 
 
@@ -121,7 +160,7 @@ def build_front(
         "log_bytes": LOG_BYTES,
         "log_segments": LOG_SEGMENTS,
         "cgroups": [],
-        "gate": {**_gate(revision, silence), "workers": revision.concurrency, "refuse": True},
+        "gate": _front_gate(revision, silence),
     }
 
 
@@ -167,6 +206,10 @@ def _gate(revision: RevisionSpec, silence: float) -> dict[str, Any]:
         "hold": 0.8 * revision.scoring_timeout_ms / 1000,
         "silence": silence,
     }
+
+
+def _front_gate(revision: RevisionSpec, silence: float) -> dict[str, Any]:
+    return {**_gate(revision, silence), "workers": revision.concurrency, "refuse": True}
 
 
 def model_folder(revision: RevisionSpec, staged: Path) -> Path:
