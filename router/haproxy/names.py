@@ -40,6 +40,8 @@ RETRY_MAP = "retry.map"  # backend -> seconds a client should wait after 503
 # backend -> epoch seconds since when a replica may still be at work on what HAProxy has given up: its
 # gate may refuse then, and refused requests go on to another replica. HAProxy itself adds to it.
 GATES_MAP = "gates.map"
+# backend -> slot in the backend of peers, where another pod of this router has that version
+OWNERS_MAP = "owners.map"
 
 SPLIT = "split"
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address, summarize_address_range
 
 from deployments.types import CustomLines
-from router.haproxy import names, replica_rules, request_line, rules
+from router.haproxy import names, peer_rules, replica_rules, request_line, rules
 from router.haproxy.answers import own_error
+from router.haproxy.slots import check_port
 from router.samples import BUCKET_BOUNDS_US, BUCKETS
 
 SCORING_TIMEOUT_MS = 60_000  # Azure's default
@@ -43,6 +44,17 @@ class Placed:
 
     address: str
     concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """How pods of one router reach each other (`router.haproxy.peer_rules`)."""
+
+    bind: str
+    port: int  # of the inner door
+    socket: str  # where it stands for this pod itself: the last resort
+    token: str  # a secret of all pods: letters and digits
+    slots: int = 16  # other pods at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +92,12 @@ class RouterConfig:
     slot_folder: str | None = None
     log_socket: str = ""  # the loop's, to which lines of the request log are written; "": none are
     threads: int = 1  # see `router.selfscale`: several are exact only from HAProxy 3.2 on
+    peers: PeerConfig | None = None  # other pods of this router; None: it is the only one, always
+
+    @property
+    def gated(self) -> bool:
+        """Whether replicas have gates, which may refuse a request (425)."""
+        return self.slot_folder is not None or self.peers is not None
 
 
 def backend_name(index: int) -> str:
@@ -123,6 +141,7 @@ def render_with(
         *filter(None, (request_line.ring(config.log_socket),)),
         _main_frontend(config),
         _body_frontend(config),
+        *_peers(config, placed.get(peer_rules.BACKEND, {})),
         _tables(config),
         _scoring_defaults(config),
     ]
@@ -152,7 +171,9 @@ global
 
 
 def _base_defaults(config: RouterConfig) -> str:
-    close = "option http-server-close" if config.server_close else "option http-keep-alive"
+    # between pods connections are kept; `option http-server-close` is then the replicas' own
+    keeps = not config.server_close or config.peers is not None
+    close = "option http-keep-alive" if keeps else "option http-server-close"
     return f"""\
 defaults base
     mode http
@@ -204,6 +225,36 @@ def _body_frontend(config: RouterConfig) -> str:
     return f"{hop}\n\n{_section('frontend body from base', body)}"
 
 
+def _peers(config: RouterConfig, placed: Mapping[str, Placed]) -> list[str]:
+    """The other pods, and the door that they come in at."""
+    peers = config.peers
+    if peers is None:
+        return []
+    own = _quoted("unix@" + peers.socket)
+    servers = []
+    for index in range(peers.slots):
+        name = peer_name(index)
+        if (pod := placed.get(name)) is not None:
+            servers.append(f"server {name} {pod.address} maxconn {pod.concurrency}")
+        else:
+            servers.append(f"server {name} 127.0.0.1:1 maxconn 1 disabled")
+    out = [*peer_rules.backend_rules(config, peers), *servers, f"server self {own} no-check backup"]
+    door = [
+        f"bind {_bind(peers.bind, peers.port)}",
+        f"bind {own} mode 600",
+        *peer_rules.frontend_rules(config, peers),
+    ]
+    return [
+        _section(f"backend {peer_rules.BACKEND} from base", out),
+        _section(f"frontend {peer_rules.FRONTEND} from base", door),
+    ]
+
+
+def peer_name(index: int) -> str:
+    """The slot of another pod at this index."""
+    return f"p{index + 1}"
+
+
 def _tables(config: RouterConfig) -> str:
     """Outcomes by backend, and times by backend and bucket."""
     backends = max(1024, 2 * len(config.backends))
@@ -220,14 +271,16 @@ backend counters from base
 
 
 def _scoring_defaults(config: RouterConfig) -> str:
-    return _section("defaults replicas from base", replica_rules.rules(config))
+    kept = config.peers is not None and config.server_close
+    close = ["option http-server-close"] if kept else []
+    return _section("defaults replicas from base", [*close, *replica_rules.rules(config)])
 
 
 def _backend(
     config: RouterConfig, name: str, backend: BackendShape, placed: Mapping[str, Placed]
 ) -> str:
     lines = [f"backend {name} from replicas", f"    timeout queue {backend.queue_wait_ms}ms"]
-    if config.slot_folder is not None:
+    if config.gated:
         lines.append(f"    retries {retries(backend.queue_wait_ms)}")
     if backend.path != SCORE:
         # here and in no map: whoever has the usual path pays nothing for it
@@ -240,6 +293,8 @@ def _backend(
         replica = placed.get(server)
         if config.slot_folder is None:
             address, check = replica.address if replica else "127.0.0.1:1", ""
+            if not address.endswith(f":{check_port(address)}"):
+                check = f" port {check_port(address)}"
         else:
             link = f"unix@{config.slot_folder}/{slot_link(name, server)}"
             address, check = _quoted(link), f" addr {_quoted(link + CHECK_SUFFIX)}"

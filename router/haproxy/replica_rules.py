@@ -39,7 +39,7 @@ _NOT_REPLIED = "!{ var(txn.replied) -m found }"
 def rules(config: "RouterConfig") -> list[str]:
     """Of every version's backend."""
     retry = f"%[var(txn.be),map_str({RETRY_MAP},1)]"
-    gated = config.slot_folder is not None
+    gated = config.gated
     # with lines of an administrator's own no rule may end early: his would be passed over
     early = not config.custom.backend
     return [

@@ -17,7 +17,7 @@ Never here: sockets, files, the clock.
 
 from typing import TYPE_CHECKING
 
-from router.haproxy import request_line
+from router.haproxy import peer_rules, request_line
 from router.haproxy.answers import REQUEST_ID, answer, headers
 from router.haproxy.names import (
     CLIENT_ERRORS,
@@ -71,8 +71,9 @@ def frontend_rules(config: "RouterConfig") -> list[str]:
         *_auth(config),
         *_size(config),
         *_forward(),
-        *_frontend_answers(),
+        *_frontend_answers(config),
         "use_backend body_hop if { var(txn.hop) -m found }",
+        *peer_rules.handed(config),
         "use_backend %[var(txn.be)]",
     ]
 
@@ -324,8 +325,9 @@ def _forward() -> list[str]:
     ]
 
 
-def _frontend_answers() -> list[str]:
+def _frontend_answers(config: "RouterConfig") -> list[str]:
     return [
+        *peer_rules.leaving(config),
         "http-after-response allow unless { var(txn.full_lane) -m found }",
         f"http-after-response set-header x-request-id %[{REQUEST_ID}]",
         "http-after-response set-header server-timing queue;dur=%Tw,replica;dur=%Tr"
@@ -383,5 +385,6 @@ def body_rules(config: "RouterConfig") -> list[str]:
         *request_line.loud(config.log_socket),
         'http-after-response set-status 413 reason "Payload Too Large"'
         " if { var(txn.too_large) -m found }",
+        *peer_rules.handed(config),
         "use_backend %[var(txn.be)]",
     ]

@@ -30,6 +30,10 @@ from enum import StrEnum
 from router.haproxy.stats import Server
 
 
+# of a pod's gate: where it takes requests, and where it answers checks
+GATE_PORT, GATE_HEALTH_PORT = 5001, 5002
+
+
 class State(StrEnum):
     FREE = "free"
     JOINED = "joined"
@@ -72,6 +76,13 @@ class Plan:
 def socket_of(address: str) -> str | None:
     """The path of a replica's unix socket, or None where it has a host and a port."""
     return address.removeprefix("unix:") if address.startswith("unix:") else None
+
+
+def check_port(address: str) -> int:
+    """Where a replica at "host:port" answers checks: a pod's gate on a port of its own, which answers
+    while the replica scores; anything else where it takes requests."""
+    port = int(address.rpartition(":")[2])
+    return GATE_HEALTH_PORT if port == GATE_PORT else port
 
 
 def plan(
@@ -207,7 +218,10 @@ def _join(slot: Slot) -> list[str]:
     where = []
     if socket_of(slot.address) is None:
         host, _, port = slot.address.rpartition(":")
-        where = [_set(slot, f"addr {host.strip('[]')} port {port}")]
+        where = [
+            _set(slot, f"addr {host.strip('[]')} port {port}"),
+            _set(slot, f"check-port {check_port(slot.address)}"),
+        ]
     return [
         *where,
         limit,

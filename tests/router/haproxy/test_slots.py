@@ -28,6 +28,7 @@ def test_a_replica_joins_in_the_order_that_is_exact() -> None:
     made = step(EMPTY, [A], server("s1"), server("s2"))
     assert made.commands == (
         "set server be_0001/s1 addr 127.0.0.1 port 41001",
+        "set server be_0001/s1 check-port 41001",
         "set maxconn server be_0001/s1 2",
         "set server be_0001/s1 state drain",
         "set server be_0001/s1 state ready",
@@ -42,6 +43,14 @@ def test_a_replica_joins_in_the_order_that_is_exact() -> None:
 def test_an_address_of_ipv6_is_told_without_its_brackets() -> None:
     made = step(EMPTY, [Wanted("a", "[::1]:41001", 1)], server("s1"))
     assert made.commands[0] == "set server be_0001/s1 addr ::1 port 41001"
+
+
+def test_a_pod_is_checked_where_its_gate_answers_checks() -> None:
+    made = step(EMPTY, [Wanted("a", "10.88.0.7:5001", 1)], server("s1"))
+    assert made.commands[:2] == (
+        "set server be_0001/s1 addr 10.88.0.7 port 5001",
+        "set server be_0001/s1 check-port 5002",
+    )
 
 
 def test_what_is_as_wanted_takes_no_command() -> None:
@@ -130,7 +139,7 @@ def test_a_replica_that_moved_leaves_its_old_slot_and_takes_a_new_one() -> None:
 
 
 def test_what_did_not_get_through_is_said_again() -> None:
-    assert len(step((JOINED,), [A], server("s1")).commands) == 5
+    assert len(step((JOINED,), [A], server("s1")).commands) == 6
     draining = replace(JOINED, state=State.DRAINING)
     made = step((draining,), [], ready())
     assert made.commands == ("set server be_0001/s1 state drain",)
