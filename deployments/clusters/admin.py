@@ -29,6 +29,13 @@ class ClusterAdmin(admin.ModelAdmin):
         "purpose",
         "sku",
         "router_url",
+        "kube_server",
+        "kube_namespace",
+        "kube_service_type",
+        "kube_node_port",
+        "kube_pull_secret",
+        "kube_router_image",
+        "kube_blob_url",
         "checks",
         "checked_at",
         "capacity",
@@ -92,6 +99,7 @@ class SkuAdmin(admin.ModelAdmin):
         "memory_gb",
         "accelerator",
         "accelerators",
+        "resource_name",
     ]
     list_filter = ["family", "provider"]
     search_fields = ["name", "accelerator"]

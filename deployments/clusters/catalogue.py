@@ -42,6 +42,60 @@ _FPGA = (
     ("Standard_NP20s", 20, 336, "Xilinx Alveo U250", 2, "amd.com/xilinx_u250"),
     ("Standard_NP40s", 40, 672, "Xilinx Alveo U250", 4, "amd.com/xilinx_u250"),
 )
+# Other providers' sizes for inference: provider, then name, vCPU, GiB.
+_OTHER_CPU = {
+    "AWS": (
+        ("m5.large", 2, 8),
+        ("m5.xlarge", 4, 16),
+        ("m5.2xlarge", 8, 32),
+        ("m5.4xlarge", 16, 64),
+        ("c5.large", 2, 4),
+        ("c5.xlarge", 4, 8),
+        ("c5.2xlarge", 8, 16),
+        ("c5.4xlarge", 16, 32),
+        ("r5.large", 2, 16),
+        ("r5.xlarge", 4, 32),
+        ("r5.2xlarge", 8, 64),
+    ),
+    "Google": (
+        ("e2-standard-2", 2, 8),
+        ("e2-standard-4", 4, 16),
+        ("e2-standard-8", 8, 32),
+        ("e2-standard-16", 16, 64),
+        ("n2-standard-4", 4, 16),
+        ("n2-standard-8", 8, 32),
+        ("n2-standard-16", 16, 64),
+        ("n2-highcpu-8", 8, 8),
+        ("n2-highmem-4", 4, 32),
+    ),
+    "Own": (
+        ("plain-2x8", 2, 8),
+        ("plain-4x16", 4, 16),
+        ("plain-8x32", 8, 32),
+        ("plain-16x64", 16, 64),
+    ),
+}
+_OTHER_GPU = {
+    "AWS": (
+        ("g4dn.xlarge", 4, 16, "NVIDIA Tesla T4", 1),
+        ("g4dn.2xlarge", 8, 32, "NVIDIA Tesla T4", 1),
+        ("g4dn.12xlarge", 48, 192, "NVIDIA Tesla T4", 4),
+        ("g5.xlarge", 4, 16, "NVIDIA A10G", 1),
+        ("g5.2xlarge", 8, 32, "NVIDIA A10G", 1),
+        ("p3.2xlarge", 8, 61, "NVIDIA Tesla V100", 1),
+        ("p3.8xlarge", 32, 244, "NVIDIA Tesla V100", 4),
+        ("p4d.24xlarge", 96, 1152, "NVIDIA A100", 8),
+    ),
+    "Google": (
+        ("g2-standard-4", 4, 16, "NVIDIA L4", 1),
+        ("g2-standard-12", 12, 48, "NVIDIA L4", 1),
+        ("g2-standard-24", 24, 96, "NVIDIA L4", 2),
+        ("a2-highgpu-1g", 12, 85, "NVIDIA A100", 1),
+        ("a2-highgpu-2g", 24, 170, "NVIDIA A100", 2),
+        ("a2-highgpu-8g", 96, 680, "NVIDIA A100", 8),
+    ),
+    "Own": (("plain-8x32-gpu", 8, 32, "NVIDIA GPU", 1),),
+}
 
 
 def rows() -> list[dict[str, object]]:
@@ -60,6 +114,20 @@ def rows() -> list[dict[str, object]]:
                 "resource_name": "nvidia.com/gpu",
             }
         )
+    for provider, sizes in _OTHER_CPU.items():
+        for name, vcpu, memory in sizes:
+            found.append(_row(name, Family.CPU, vcpu, memory) | {"provider": provider})
+    for provider, with_gpus in _OTHER_GPU.items():
+        for name, vcpu, memory, accelerator, count in with_gpus:
+            found.append(
+                _row(name, Family.GPU, vcpu, memory)
+                | {
+                    "provider": provider,
+                    "accelerator": accelerator,
+                    "accelerators": count,
+                    "resource_name": "nvidia.com/gpu",
+                }
+            )
     for name, vcpu, memory, accelerator, count, resource in _FPGA:
         found.append(
             _row(name, Family.FPGA, vcpu, memory)

@@ -1,8 +1,10 @@
 """Rows of clusters and of the sizes their machines come in."""
 
+import re
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.urls import reverse
@@ -23,6 +25,48 @@ class Severity(models.TextChoices):
     LOW = "low", "Low"
 
 
+_LABEL_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+def check_node_selector(value: object) -> None:
+    """Raises ValidationError unless it maps label keys to label values, as Kubernetes takes them."""
+    if not isinstance(value, dict):
+        raise ValidationError('Write an object of labels, such as {"pool": "gpu"}.')
+    for key, text in value.items():
+        if not _LABEL_KEY.fullmatch(key):
+            raise ValidationError(f"{key!r} is not a label's key.")
+        if not isinstance(text, str) or not _LABEL_VALUE.fullmatch(text):
+            raise ValidationError(
+                f"{text!r} is not a label's value; it is text of at most 63 letters."
+            )
+
+
+def check_tolerations(value: object) -> None:
+    """Raises ValidationError unless it is a list of tolerations, as Kubernetes takes them."""
+    if not isinstance(value, list):
+        raise ValidationError(
+            'Write a list, such as [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}].'
+        )
+    for item in value:
+        if not isinstance(item, dict) or not item.keys() <= {"key", "operator", "value", "effect"}:
+            raise ValidationError("A toleration has key, operator, value and effect, nothing else.")
+        if not all(isinstance(text, str) for text in item.values()):
+            raise ValidationError("A toleration's parts are texts.")
+        operator = item.get("operator", "Equal")
+        if operator not in ("Equal", "Exists") or item.get("effect", "") not in _EFFECTS:
+            raise ValidationError(
+                "operator is Equal or Exists; effect is NoSchedule, PreferNoSchedule or NoExecute."
+            )
+        if operator == "Exists" and item.get("value"):
+            raise ValidationError("A toleration with operator Exists has no value.")
+        if operator == "Equal" and not item.get("key"):
+            raise ValidationError("A toleration without a key has operator Exists.")
+
+
 class Sku(models.Model):
     """A size of machine. Rows come with the product; an administrator may add more."""
 
@@ -40,6 +84,20 @@ class Sku(models.Model):
     resource_name = models.CharField(
         max_length=80, blank=True, help_text="Kubernetes resource, such as nvidia.com/gpu."
     )
+    # Where on a Kubernetes cluster replicas of this size go.
+    node_selector = models.JSONField(
+        default=dict,
+        blank=True,
+        validators=[check_node_selector],
+        help_text='Labels of the nodes that replicas go to, such as {"pool": "gpu"}.',
+    )
+    tolerations = models.JSONField(
+        default=list,
+        blank=True,
+        validators=[check_tolerations],
+        help_text="Taints that replicas put up with, as Kubernetes writes them: "
+        '[{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}].',
+    )
 
     class Meta:
         ordering = ["provider", "family", "name"]
@@ -56,6 +114,13 @@ class Cluster(models.Model):
         PROCESS = "process", "This machine"
         DOCKER = "docker", "Docker"
         KUBERNETES = "kubernetes", "Kubernetes"
+
+    class ServiceType(models.TextChoices):
+        """How a Kubernetes cluster's router is reached."""
+
+        CLUSTER_IP = "ClusterIP", "ClusterIP: inside the cluster, or by an ingress of your own"
+        NODE_PORT = "NodePort", "NodePort: at a port of every node"
+        LOAD_BALANCER = "LoadBalancer", "LoadBalancer: at an address that the provider gives"
 
     class Purpose(models.TextChoices):
         DEV_TEST = "DevTest", "Dev-test"
@@ -85,6 +150,25 @@ class Cluster(models.Model):
     engine_ca = models.TextField(blank=True, editable=False)
     engine_cert = models.TextField(blank=True, editable=False)
     engine_key = models.TextField(blank=True, editable=False)
+    # How its Kubernetes API server is reached (`deployments.types.KubeSpec` as JSON, a Fernet text), and
+    # how it is used (`KubeSettings`). `kube_server` is for pages; the credentials are never shown.
+    kube_server = models.CharField(max_length=300, blank=True)
+    kube_spec = models.TextField(blank=True, editable=False)
+    kube_namespace = models.CharField(max_length=63, blank=True)
+    kube_service_type = models.CharField(
+        max_length=12, blank=True, choices=ServiceType.choices, default=""
+    )
+    kube_node_port = models.PositiveIntegerField(null=True, blank=True)
+    kube_pull_secret = models.CharField(max_length=253, blank=True)
+    kube_router_image = models.CharField(max_length=400, blank=True)
+    # Where its pods reach this portal, for models' files.
+    kube_blob_url = models.CharField(max_length=300, blank=True)
+    # What stands in the marker that says who attached it; tells this attachment from every other one.
+    kube_mark = models.CharField(max_length=40, blank=True, editable=False)
+    # What its network was found to be (`deployments.drivers.kubernetes_network.Network`); None is unknown.
+    kube_network = models.JSONField(null=True, blank=True, editable=False)
+    # Since when checks run that store each result as it comes; None when none do.
+    checking_at = models.DateTimeField(null=True, blank=True, editable=False)
     # Images with a known vulnerability of this severity or a worse one are refused; empty refuses none.
     refuse_severity = models.CharField(max_length=10, blank=True, choices=Severity.choices)
     # Latest `driver.check()` results as JSON: [{name, status, evidence, remedy}], and when.
@@ -144,6 +228,39 @@ class Cluster(models.Model):
         host = f"[{self.tls_cname}]" if ":" in self.tls_cname else self.tls_cname
         port = self.tls_port
         return f"https://{host}" if port == 443 else f"https://{host}:{port}"
+
+
+class Attachment(models.Model):
+    """One try to attach a Kubernetes cluster: its checks as they finish, and what came of it.
+
+    It holds what was asked for, so that a try that failed can be mended; credentials as a Fernet text.
+    """
+
+    class State(models.TextChoices):
+        RUNNING = "running", "Running"
+        ATTACHED = "attached", "Attached"
+        REFUSED = "refused", "Refused"
+
+    name = models.CharField(max_length=24)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
+    asked = models.JSONField(default=dict)  # the form's plain values
+    kube_spec = models.TextField(blank=True)
+    checks = models.JSONField(default=list)
+    doing = models.CharField(max_length=200, blank=True)  # what goes on now, in words
+    problem = models.TextField(blank=True)  # why it was refused
+    field = models.CharField(max_length=40, blank=True)  # of the form, that the problem belongs to
+    claimed_by = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.state})"
 
 
 class SigningKey(models.Model):
