@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.agent import command, life
-from deployments.types import ContainerSpec, RevisionSpec
+from deployments.types import Cause, ContainerSpec, RevisionSpec
 
 PORT, HEALTH_PORT = command.TCP_PORT, command.TCP_HEALTH_PORT
 MODEL, FRONT, FETCH = "model", "front", "fetch"
@@ -39,6 +39,29 @@ _FRONT_RESOURCES = {
 }
 _FRONT_GUARANTEED = {"cpu": "250m", "memory": "128Mi"}
 _SECRET_MODE = 0o440
+# The exit codes of `deployments.runtime.fetch`: a cause's code, and what to do.
+_FETCH = {
+    10: (
+        "ModelStoreUnreachable",
+        "Pods of this cluster must reach the portal at that address: see the cluster's checks, and its "
+        "address for nodes (SLIPWAY_NODE_URL). It is tried again by itself.",
+    ),
+    11: (
+        "FileChecksumWrong",
+        "Something between the portal and the node changed it; deploy again.",
+    ),
+    12: (
+        "FileUrlExpired",
+        "The portal renews these addresses while its controller runs; the pod tries again by itself.",
+    ),
+    13: ("FileNotFound", "Its content is gone from the portal's store: register the model again."),
+    14: ("DiskFull", "Free some space on the node, or give the cluster nodes with larger disks."),
+    15: ("SourceUnreadable", "Upload the project folder again."),
+    16: (
+        "FilesNotFetched",
+        "Deploy again; if it comes back, look at the log of the container `fetch`.",
+    ),
+}
 _INSIDE = ["python", "-I", "-S", "/slipway/runtime/inside.py"]
 
 
@@ -169,6 +192,16 @@ def run_data(revision: RevisionSpec) -> dict[str, Any]:
             revision, revision.container, silence=silence, tcp=command.TCP
         )
     return command.build_inside(revision, replica="", run=1, silence=silence, tcp=command.TCP)
+
+
+def of_fetch(exit_code: int, words: str) -> Cause:
+    """Why a pod's files did not come: from the first container's exit code (`runtime.fetch`) and its
+    termination message."""
+    code, remedy = _FETCH.get(
+        exit_code, ("FilesNotFetched", "Look at the log of the container `fetch`.")
+    )
+    said = words.strip() or f"it ended with exit code {exit_code}"
+    return Cause(code, f"The files of the revision did not reach the pod: {said}. {remedy}", words)
 
 
 def _model(revision: RevisionSpec, resources: Mapping[str, Any]) -> dict[str, Any]:
