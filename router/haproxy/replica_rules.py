@@ -46,23 +46,31 @@ def rules(config: "RouterConfig") -> list[str]:
         "balance leastconn",
         f"default-server check inter {config.check_interval_ms}ms fall 1 rise 1"
         " observe layer4 error-limit 1 on-error mark-down",
+        # first of all, because it makes the id that every answer from here on bears
+        "http-request add-header x-request-id %[unique-id] unless { var(txn.id) -m found }",
         "# a slow upload must not sit on a replica's slot, and is no part of the time it takes",
         f"http-request wait-for-body time {config.body_timeout}s",
         "http-request set-var(txn.t0) date(0,us)",
         "http-request track-sc0 var(txn.be) table counters",
         "http-request set-path /score unless { var(txn.op) -m found }",
         "http-request del-header authorization",
-        "http-request add-header x-request-id %[unique-id] unless { var(txn.id) -m found }",
         "http-request set-timeout server var(txn.timeout) if { var(txn.timeout) -m found }",
         *(_gate_requests() if gated else ()),
         "acl good status 200:299",
+        "acl at_once var(txn.wait) -m str 0",
+        "acl waited var(txn.wait) -m int gt 0",
+        "http-response set-var-fmt(txn.wait) %Tw",
+        *(_through("{ res.body_len gt 0 }") if early else ()),
         *_whole(),
-        *_latencies(early),
+        *(_through() if early else (_at_once(),)),
+        *_waited(),
         *(_gate_answers(retry) if gated else ()),
         'http-response set-status 502 reason "Bad Gateway" if { status 500 }',
         "http-response set-var(txn.replied) bool(true) if { status ge 500 }",
-        "http-after-response set-header x-request-id %[unique-id]",  # the full lane's own comes later
-        *(["http-after-response allow if { status 200:299 }"] if early else ()),
+        # made above, and so cheaper than `%[unique-id]`; the full lane's own comes later
+        "http-after-response set-header x-request-id %ID",
+        # counted by its times, so it is good
+        *(["http-after-response allow if { sc1_tracked }"] if early else ()),
         *_outcomes(),
         *_errors(retry),
         *config.custom.backend,
@@ -79,41 +87,45 @@ def _whole() -> list[str]:
     dead = body("ReplicaFailed", "Replica closed connection before replying", _REQUEST_ID)
     return [
         f"acl short var(txn.size) -m int 1:{_SHORT}",
-        # asked first, because it is cheap and most answers come in one piece
+        # what came in one piece has left before, where it may
         "http-response set-var(txn.size) res.fhdr(content-length) if { res.body_len lt 1 } good",
         "http-response wait-for-body time 1h if short",  # `timeout server` is what limits it
         f"http-response return status 502 {dead} if short {{ res.body_len,sub(txn.size) -m int lt 0 }}",
     ]
 
 
-def _latencies(early: bool) -> list[str]:
-    """Count a 2xx answer by its times, exactly: being tracked counts an entry of a table by one.
+def _count(counter: int, microseconds: str, table: str, condition: str) -> str:
+    """Count a 2xx answer by its time, exactly: being tracked counts an entry of a table by one.
 
-    The buckets are found like addresses in a routing table, by one look-up. An answer that did not wait
-    has one time; only one that did is counted three times.
+    The buckets are found like addresses in a routing table, by one look-up.
     """
+    key = f"{microseconds},map_ip({BUCKETS_MAP}),concat(.,txn.be)"
+    return f"http-response track-sc{counter} {key} table {table} if {condition}"
 
-    def count(counter: int, microseconds: str, table: str, condition: str) -> str:
-        key = f"{microseconds},map_ip({BUCKETS_MAP}),concat(.,txn.be)"
-        return f"http-response track-sc{counter} {key} table {table} if {condition}"
 
-    total = "date(0,us),sub(txn.t0)"
-    lines = [
-        "acl at_once var(txn.wait) -m str 0",
-        "acl waited var(txn.wait) -m int gt 0",
-        "http-response set-var-fmt(txn.wait) %Tw",
-        count(1, total, DIRECT, "good at_once"),
-    ]
-    if early:
-        lines.append("http-response allow if { sc1_tracked }")
+_TOTAL_US = "date(0,us),sub(txn.t0)"
+
+
+def _at_once(condition: str = "") -> str:
+    """An answer that did not wait has one time, and is counted once."""
+    return _count(1, _TOTAL_US, DIRECT, f"good at_once {condition}".rstrip())
+
+
+def _through(condition: str = "") -> list[str]:
+    """It is counted and meets no more rules. Nearly all answers did not wait and came in one piece: they
+    are asked for first, and so pay for none of the others."""
+    return [_at_once(condition), "http-response allow if { sc1_tracked }"]
+
+
+def _waited() -> list[str]:
+    """Only an answer that waited is counted three times."""
     return [
-        *lines,
         "http-response set-var(txn.wait_us) var(txn.wait),mul(1000) if waited",
-        f"http-response set-var(txn.spent_us) {total},sub(txn.wait_us) if waited",
+        f"http-response set-var(txn.spent_us) {_TOTAL_US},sub(txn.wait_us) if waited",
         "http-response set-var(txn.spent_us) int(0) if waited { var(txn.spent_us) -m int lt 0 }",
-        count(1, total, TOTAL, "good waited"),
-        count(2, "var(txn.wait_us)", QUEUE, "good waited"),
-        count(3, "var(txn.spent_us)", SERVICE, "good waited"),
+        _count(1, _TOTAL_US, TOTAL, "good waited"),
+        _count(2, "var(txn.wait_us)", QUEUE, "good waited"),
+        _count(3, "var(txn.spent_us)", SERVICE, "good waited"),
     ]
 
 
