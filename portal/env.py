@@ -127,6 +127,20 @@ class Env:
         "Docker Engine that builds images where a cluster has none of its own, such as "
         "`unix:///var/run/docker.sock` or `tcp://127.0.0.1:2375`.",
     )
+    node_url: str = _setting(
+        "SLIPWAY_NODE_URL",
+        "",
+        "Address by which pods and other machines reach the portal for models' files, such as "
+        "`https://slipway.example.com`. A cluster may have another one.",
+    )
+    blob_url_seconds: int = _setting(
+        "SLIPWAY_BLOB_URL_SECONDS",
+        43_200,
+        "Seconds for which an address of a file, given to a cluster, is good. The controller gives out new "
+        "ones in time.",
+        low=120,
+        high=2_592_000,
+    )
     base_image: str = _setting(
         "SLIPWAY_BASE_IMAGE",
         "python:3.11-slim",

@@ -33,6 +33,10 @@ class BlobSource(Protocol):
     def open(self, sha256: str) -> BinaryIO:
         """The blob as a stream; the caller closes it. Raises NotFound."""
 
+    def url(self, sha256: str, base: str = "") -> str:
+        """An address of the blob that runs out, for who is not on this machine. `base` is where they reach
+        the portal; "" is its setting. Raises PermanentError (NoAddressForNodes)."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogLine:

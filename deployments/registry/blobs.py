@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,13 +23,15 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
+from django.conf import settings
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from deployments.errors import InvalidInput, NotFound, Unavailable
+from deployments.errors import InvalidInput, NotFound, PermanentError, Unavailable
+from deployments.registry import addresses
 from deployments.registry.models import Blob
 
 HOLD = timedelta(hours=24)  # how long a caller of store_* may take to refer to its blob
@@ -135,6 +138,17 @@ class StorageBlobs:
 
     def open(self, sha256: str) -> BinaryIO:
         return open_blob(sha256)
+
+    def url(self, sha256: str, base: str = "") -> str:
+        base = base or settings.ENV.node_url
+        if not base:
+            raise PermanentError(
+                "Pods fetch models' files from the portal, and no address is set by which they reach it. "
+                "Enter one on the cluster's page, or set SLIPWAY_NODE_URL.",
+                code="NoAddressForNodes",
+            )
+        lifetime = settings.ENV.blob_url_seconds
+        return addresses.address(base, sha256, now=time.time(), lifetime=lifetime)
 
 
 def release(held: Iterable[Blob]) -> None:
