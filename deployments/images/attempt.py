@@ -27,6 +27,7 @@ from deployments.images import (
     builder_script,
     causes,
     dockerfile,
+    layers,
     progress,
     references,
     registries,
@@ -108,8 +109,13 @@ class ImageAttempt(Attempt):
         if plan.problems:
             raise self.error(" ".join(problem.message for problem in plan.problems))
         left = f"{BUILDER_REPOSITORY}:{hash_[:16]}-{secrets.token_hex(4)}"
-        self._install(plan, stage, left)
-        text = dockerfile.dockerfile(plan, builder=left, environment_hash=hash_, version=VERSION)
+        text = dockerfile.dockerfile(
+            plan,
+            builder=left,
+            environment_hash=hash_,
+            version=VERSION,
+            layers=self._install(plan, stage, left),
+        )
         claims.mine(self.row, self.name).update(dockerfile=text)
         made = self._build(text)
         self._clear()
@@ -167,8 +173,9 @@ class ImageAttempt(Attempt):
                 return major, minor
         return None
 
-    def _install(self, plan: ImagePlan, stage: str, left: str) -> None:
-        """Fill a builder container, and leave an image of it under the name `left`."""
+    def _install(self, plan: ImagePlan, stage: str, left: str) -> tuple[layers.Layer, ...]:
+        """Fill a builder container, and leave an image of it under the name `left`. The layers in it,
+        in the order that shares most with an image the Engine has."""
         tool = "micromamba and " if plan.conda else ""
         self.say(f"Installing the packages with {tool}{self._settings.installer}.")
         self.say("Packages: " + ", ".join((*plan.conda, *plan.requirements)))
@@ -191,6 +198,13 @@ class ImageAttempt(Attempt):
             if "no space" in error.message:
                 raise self._failure(causes.disk_full()) from error
             raise
+        if plan.conda:
+            return ()
+        there = images.labelled(self._quick, layers.LABEL)
+        return layers.ordered(
+            layers.said(self.lines[began:]),
+            [layers.parse(image.labels[layers.LABEL]) for image in there],
+        )
 
     def _container(
         self,

@@ -2,7 +2,8 @@
 
 PURE. The script goes in through standard input and is kept on a tmpfs, so its secrets (index addresses with
 passwords, proxies, certificates) are in no configuration, no layer and no history. Packages end up under
-`dockerfile.PREFIX`, which alone is copied into the image; downloads stay in a volume that all builds share.
+`layers.PREFIX`, which alone is copied into the image, cut into layers; downloads stay in a volume that all
+builds share.
 """
 
 import re
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from deployments.environments.mapping import SCORING_SERVER
-from deployments.images.dockerfile import PREFIX
+from deployments.images import layers
+from deployments.images.layers import PREFIX
 from deployments.images.plan import ImagePlan
 
 FOLDER = "/run/slipway"  # a tmpfs
@@ -68,6 +70,8 @@ def script(plan: ImagePlan, settings: BuildSettings) -> str:
         parts.append(_VENV_UV if settings.installer == "uv" else _VENV_PIP)
     parts.append(_install_uv(settings) if settings.installer == "uv" else _INSTALL_PIP)
     parts.append(_CHECK)
+    if not plan.conda:  # conda's packages write into each other's folders
+        parts += [_file("layers.py", layers.SCRIPT), _CUT]
     return "\n".join(parts) + "\n"
 
 
@@ -135,14 +139,11 @@ def _index(settings: BuildSettings) -> list[str]:
 _FIND_PYTHON = f"""python=$(command -v python3 || command -v python) || {{
   say "There is no Python in this image."; exit {NO_PYTHON}; }}
 say "Python: $("$python" -c 'import sys; print(sys.version.split()[0], sys.executable)')"
+tool_python=$python
 """
 
 # Without pip in it: uv installs from outside, and the image is 10 MB smaller.
-_VENV_UV = (
-    _FIND_PYTHON
-    + f"""tool_python=$python
-"$python" -m venv --without-pip {PREFIX}"""
-)
+_VENV_UV = _FIND_PYTHON + f'"$python" -m venv --without-pip {PREFIX}'
 
 _VENV_PIP = (
     _FIND_PYTHON
@@ -164,11 +165,16 @@ if [ ! -x "$tools/bin/uv" ]; then
   "$tool_python" -m pip install --quiet --target "$fresh" uv=={version}
   mv -T "$fresh" "$tools" 2>/dev/null || rm -rf "$fresh"
 fi
+export PYC_INVALIDATION_MODE=UNCHECKED_HASH
 "$tools/bin/uv" pip install --color never --compile-bytecode --python {PREFIX}/bin/python \\
   -r {FOLDER}/requirements.txt"""
 
 
-_INSTALL_PIP = f"{PREFIX}/bin/python -m pip install --no-color -r {FOLDER}/requirements.txt"
+# a date makes pip's compiled files hold the hash of their source, not its time
+_INSTALL_PIP = (
+    f"SOURCE_DATE_EPOCH=315532800 {PREFIX}/bin/python -m pip install --no-color "
+    f"-r {FOLDER}/requirements.txt"
+)
 
 
 def _conda_file(plan: ImagePlan) -> str:
@@ -222,3 +228,5 @@ _CHECK = f"""cd /
 {PREFIX}/bin/python -c 'import {SCORING_SERVER.replace("-", "_")}.amlserver' || exit {NO_SERVER}
 chmod -R a+rX {PREFIX}
 say "The packages are installed: $(du -sk {PREFIX} | cut -f1) KiB." """.rstrip()
+
+_CUT = f'"$tool_python" {FOLDER}/layers.py'

@@ -8,11 +8,12 @@ source: one image serves every model of the environment.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from deployments.images import layers as cut
+from deployments.images.layers import FOLDER, PREFIX, Layer
 from deployments.images.plan import ImagePlan
 
-PREFIX = "/opt/slipway"  # where the packages are
 LABEL = "slipway.environment"  # of the images: the hash
 VERSION_LABEL = "slipway.version"
 PORT = 5001
@@ -31,8 +32,16 @@ _ENVIRONMENT: Mapping[str, str] = {
 }
 
 
-def dockerfile(plan: ImagePlan, *, builder: str, environment_hash: str, version: str) -> str:
-    """The text. `builder` is the reference of the image that the builder container left."""
+def dockerfile(
+    plan: ImagePlan,
+    *,
+    builder: str,
+    environment_hash: str,
+    version: str,
+    layers: Sequence[Layer] = (),
+) -> str:
+    """The text. `builder` is the reference of the image that the builder container left, `layers` how it
+    cut the packages (`deployments.images.layers`); none where it left them whole."""
     # what differs from one environment to the next comes last: the layers before it are in the cache
     lines = [
         f"# Environment {environment_hash[:12]}, written by Slipway {version}.",
@@ -49,9 +58,13 @@ def dockerfile(plan: ImagePlan, *, builder: str, environment_hash: str, version:
         f"USER {USER}",
         "ENTRYPOINT []",
         f'CMD ["azmlinfsrv", "--port", "{PORT}"]',
-        f"LABEL {LABEL}={environment_hash} {VERSION_LABEL}={json.dumps(version)}",
-        f"COPY --from={builder} {PREFIX} {PREFIX}",
+        *(f"COPY --from={builder} {FOLDER}/{layer.name} /" for layer in layers),
     ]
+    if not layers:
+        lines.append(f"COPY --from={builder} {PREFIX} {PREFIX}")
+    lines.append(f"LABEL {LABEL}={environment_hash} {VERSION_LABEL}={json.dumps(version)}")
+    if layers:
+        lines.append(f"LABEL {cut.LABEL}={json.dumps(cut.text(layers))}")
     return "\n".join(lines) + "\n"
 
 

@@ -8,6 +8,7 @@ from deployments.environments.definition import parse
 from deployments.images import builder_script
 from deployments.images.builder_script import BuildSettings, hide, script
 from deployments.images.dockerfile import dockerfile, steps_stage
+from deployments.images.layers import parse as parse_layers
 from deployments.images.plan import ImagePlan, image_plan, needs_conda
 
 BASE = "python:3.11-slim"
@@ -44,7 +45,19 @@ def test_the_image_runs_the_pinned_scoring_server_without_rights_and_says_what_i
     assert "#   azureml-inference-server-http==1.5.1\n#   numpy\n" in text
     assert "\nUSER 1000:1000\n" in text
     assert f'\nLABEL slipway.environment={"f" * 64} slipway.version="9.9"\n' in text
-    assert text.endswith("COPY --from=builder:1 /opt/slipway /opt/slipway\n")
+    assert "\nCOPY --from=builder:1 /opt/slipway /opt/slipway\n" in text
+
+
+def test_packages_that_were_cut_into_layers_are_copied_layer_by_layer() -> None:
+    layers = parse_layers("numpy=0123456789abcdef rest=fedcba9876543210")
+    made = plan(pip_requirements="numpy")
+    text = dockerfile(made, builder="b:1", environment_hash="f" * 64, version="9.9", layers=layers)
+    copied = [line for line in text.splitlines() if line.startswith("COPY")]
+    assert copied == [
+        "COPY --from=b:1 /opt/slipway-layers/numpy /",
+        "COPY --from=b:1 /opt/slipway-layers/rest /",
+    ]
+    assert 'LABEL slipway.layers="numpy=0123456789abcdef rest=fedcba9876543210"' in text
 
 
 def test_it_holds_no_index_proxy_or_certificate() -> None:
