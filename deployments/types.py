@@ -165,11 +165,62 @@ class EngineSpec:
         """Whether it is one of this machine: a unix socket, or a loopback address."""
         if self.url.startswith("unix://"):
             return True
-        host = urlsplit(self.url).hostname or ""
         try:
-            return ip_address(host).is_loopback
+            return ip_address(self.host).is_loopback
         except ValueError:
-            return host == "localhost"
+            return self.host == "localhost"
+
+    @property
+    def host(self) -> str:
+        """Of a TCP address: the name or address of the Engine's machine."""
+        return urlsplit(self.url).hostname or ""
+
+
+@dataclass(frozen=True, slots=True)
+class KubeSpec:
+    """What is needed to reach one API server: one context of a kubeconfig. Certificates are PEM texts.
+
+    `token`, `key` and `program` are secrets. `program` is a kubeconfig's `exec` section as JSON, which only
+    an administrator's setting lets in. `in_cluster`: we are a pod of it, and its own files are read.
+    """
+
+    server: str  # https://host:port
+    ca: str = ""  # "" is the machine's own authorities
+    token: str = field(default="", repr=False)
+    cert: str = ""
+    key: str = field(default="", repr=False)
+    namespace: str = ""  # the context's own
+    tls_server_name: str = ""
+    program: str = field(default="", repr=False)
+    in_cluster: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """As Kubernetes has it. Without a value the key's existence is enough."""
+
+    key: str
+    value: str = ""
+    effect: str = ""  # "" is every effect
+
+
+@dataclass(frozen=True, slots=True)
+class KubeSettings:
+    """How services are made on a Kubernetes cluster."""
+
+    namespace: str
+    purpose: Purpose = Purpose.DEV_TEST
+    service_type: str = "ClusterIP"  # of the router: ClusterIP, NodePort or LoadBalancer
+    node_port: int | None = None
+    pull_secret: str = ""  # a Secret of the namespace that was there before us
+    router_image: str = ""
+    blob_url: str = ""  # where pods find the portal's store of files
+    accelerator: str = (
+        "nvidia.com/gpu"  # the extended resource that a GPU (or FPGA) is asked for by
+    )
+    # where models may go; from the cluster's SKU
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
