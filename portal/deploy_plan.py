@@ -79,7 +79,11 @@ def plan_of(form: DeployForm, service: Service | None) -> Plan:
                 for item in fits.warnings(form.config, cluster_capacity(cluster))
             ]
     if data.get("container") is not None:
-        wrong = containers.cluster_problems(cluster.kind, cluster.name) if cluster else []
+        wrong = (
+            containers.cluster_problems(cluster.kind, cluster.name, cluster.engine_url)
+            if cluster
+            else []
+        )
     elif (defined := data.get("new_environment")) is not None:
         wrong = placement.environment_problems(parse(**defined.texts()), cluster)
     else:

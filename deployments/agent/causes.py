@@ -147,6 +147,29 @@ def of_pull(words: str, revision: RevisionSpec) -> Cause:
     )
 
 
+def of_bringing(words: str, revision: RevisionSpec) -> Cause:
+    """Why a revision's files are not where an Engine elsewhere could mount them."""
+    if any(text in words for text in _SPACE):
+        return _disk_full(f"bringing the files of {revision.service} to its machine", words)
+    said = words.strip().rstrip(".")
+    return Cause(
+        "FilesNotBrought",
+        f"The files of {revision.service} could not be brought to the Engine's machine: {said}. It is "
+        "tried again.",
+        words,
+    )
+
+
+def not_far(revision: RevisionSpec) -> Cause:
+    """Why a brought image does not run on an Engine elsewhere."""
+    return Cause(
+        "ImageNotProtected",
+        f"{revision.service} is an image of a person's own, and this cluster's Engine is on another "
+        "machine: anybody on the network between could reach it past the router, since such an image "
+        "asks for no key. Deploy it to a cluster whose Engine is on this machine, or to Kubernetes.",
+    )
+
+
 def image_of(revision: RevisionSpec) -> str:
     """What a container of this revision is made from."""
     return revision.container.image if revision.container else revision.environment.location

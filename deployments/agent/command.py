@@ -25,6 +25,9 @@ INSIDE = Path("/slipway")  # where a container has what it is given
 # Of a container that shares no folder with the router; `run.json`'s "gate"["tcp"].
 TCP_PORT, TCP_HEALTH_PORT = 5001, 5002
 TCP = {"listen": f"0.0.0.0:{TCP_PORT}", "health": f"0.0.0.0:{TCP_HEALTH_PORT}"}
+FAR_PORT = 5001  # of a container on another machine: requests, over TLS
+_FAR_HEALTH_PORT = 5002  # not published
+FAR_PAIR, FAR_AUTHORITY = "replica.pem", "router.pem"  # beside its `run.json`
 _KEPT = ("TZ", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -133,19 +136,40 @@ def build_front_inside(
     }
 
 
+def build_far(revision: RevisionSpec, *, replica: str, run: int, silence: float) -> dict[str, Any]:
+    """The same for a container of an Engine on another machine, where nobody is served who does not show
+    the key that belongs to `FAR_AUTHORITY`. How many requests are inside is held before it (`front`)."""
+    told = build_inside(revision, replica=replica, run=run, silence=silence)
+    keys = INSIDE / "told"
+    told["command"][-1:-1] = [
+        "--certfile", str(keys / FAR_PAIR), "--keyfile", str(keys / FAR_PAIR),
+        "--ca-certs", str(keys / FAR_AUTHORITY), "--cert-reqs", "2",
+    ]  # fmt: skip
+    told["gate"] = {
+        **_gate(revision, silence),
+        "refuse": False,
+        "tcp": {"listen": f"0.0.0.0:{FAR_PORT}", "health": f"0.0.0.0:{_FAR_HEALTH_PORT}"},
+    }
+    return told
+
+
 def build_front(
     revision: RevisionSpec,
-    container: ContainerSpec,
+    container: ContainerSpec | None,
     *,
     run: int,
     silence: float,
     folder: Path,
     target: tuple[str, int],
 ) -> dict[str, Any]:
-    """The content of `run.json` for what stands before a person's own image, at `target`; `folder` is
-    where its sockets are to be."""
+    """The content of `run.json` for what stands before a person's own image, or before a container of ours
+    on another machine (`container` None: over TLS), at `target`; `folder` is where its sockets are to be,
+    and its keys."""
     host, port = target
-    paths = (container.scoring_path, container.liveness_path, container.readiness_path)
+    if container is None:
+        paths = ("/score", "/", "/", str(folder))
+    else:
+        paths = (container.scoring_path, container.liveness_path, container.readiness_path, "")
     return {
         "run": run,
         "command": [sys.executable, "-I", "-S", str(_FRONT), host, str(port), *paths],

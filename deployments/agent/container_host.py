@@ -10,11 +10,14 @@ does, and the container of the run before the last is removed only then, so its 
     <replica>/run/              listen.sock and health.sock, made by the container
     <replica>/listen.sock       hard links to these, made here: the container cannot lead them elsewhere
              /health.sock
-    <replica>/front/            what stands before a person's own image (`front`), under a shim of its own
+    <replica>/front/            what stands before a person's own image, and before a container of an
+                                Engine elsewhere (`front`), under a shim of its own
     <replica>/log/              the container's output, copied from the Engine
 
 Safety: a run's container has a name of its own, so a start that was cut off is found again and never
 doubled; what cannot be listed is not known, and nothing is decided (`begin` raises).
+
+An Engine on another machine sees none of these folders: `container_far` says what it has instead.
 """
 
 import contextlib
@@ -32,6 +35,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from deployments.agent import causes, command, life, processes
+from deployments.agent.container_far import Far
 from deployments.agent.container_logs import Follower
 from deployments.agent.host import Powers, Run
 from deployments.agent.record import Process, Record, Room
@@ -43,7 +47,7 @@ from deployments.engine import containers
 from deployments.engine.containers import BROKEN, Asked, Container, Engine
 from deployments.errors import NotFound, SlipwayError
 from deployments.sockets import HEALTH, LISTEN, address_of
-from deployments.types import Cause, Exit
+from deployments.types import Cause, Exit, RevisionSpec
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +70,9 @@ class ContainerHost:
         self.engine = Engine(self.file.engine)
         self.network = network_of(folder.root.name, self.file.id)
         self.runtime = install_runtime(folder.root)
+        self.far = (
+            None if self.engine.local else Far(self.engine, self.file.id, self._labels())
+        )  # where it has no folder of this machine
         self.node = ""
         self._about: containers.About | None = None
         self._about_at = 0.0
@@ -144,7 +151,7 @@ class ContainerHost:
             return Run(Process.VANISHED, said=causes.REMOVED) if gone else Run(Process.NONE)
         if found.state == "created":
             if start is None:  # an agent was killed between making it and starting it
-                self._starts[key] = self._pool.submit(self.engine.start, found.id)
+                self._starts[key] = self._pool.submit(self._run, record, self._asked(record))
             return Run(Process.RUNNING)
         self._starts.pop(key, None)
         self._follow(record, found)
@@ -196,7 +203,7 @@ class ContainerHost:
     def _link_sockets(self, record: Record) -> None:
         """Names of the container's sockets that only this machine's user can change."""
         folder = self.folder.replica(record.id)
-        source = self._front(record) if record.revision.container else folder / "run"
+        source = self._front(record) if self._has_front(record) else folder / "run"
         for name in (LISTEN, HEALTH):
             target = folder / name
             if target.exists():
@@ -210,6 +217,8 @@ class ContainerHost:
 
     def prepare(self, record: Record) -> Cause | None:
         revision = record.revision
+        if self.far is not None and revision.container is not None:
+            return causes.not_far(revision)
         staged = self.folder.revision(revision)
         try:
             if revision.container is None:
@@ -235,6 +244,19 @@ class ContainerHost:
                 )
         except SlipwayError as error:
             return causes.of_pull(error.message, revision)
+        finally:
+            self._progress.pop(record.id, None)
+        return self._bring(self.far, record, image, staged) if self.far is not None else None
+
+    def _bring(self, far: Far, record: Record, image: str, staged: Path) -> Cause | None:
+        """Have a revision's files where its containers run."""
+        self._progress[record.id] = "bringing its files to the Engine's machine"
+        try:
+            far.prepare(record.revision, image, self.runtime, staged)
+        except FileNotFoundError:
+            return causes.not_staged(record.revision)
+        except (OSError, SlipwayError) as error:
+            return causes.of_bringing(str(error), record.revision)
         finally:
             self._progress.pop(record.id, None)
         return None
@@ -264,7 +286,7 @@ class ContainerHost:
             # of the run before: one that was killed leaves its own behind, and a link to that one would stay
             for place in (folder, folder / "run", folder / "front"):
                 (place / name).unlink(missing_ok=True)
-        if record.revision.container is not None:
+        if self._has_front(record):
             return  # where it will be reached is known once it runs
         told = command.build_inside(
             record.revision,
@@ -292,24 +314,43 @@ class ContainerHost:
                 raise
             self.engine.ensure_network(self.network, self._labels())
             made = self.engine.create(asked)
-        self.engine.start(made)
-        if (container := record.revision.container) is not None:
-            folder = self._front(record)
-            told = command.build_front(
+        if self.far is not None:
+            told = command.build_far(
                 record.revision,
-                container,
+                replica=record.id,
                 run=record.run,
                 silence=life.longest_silence(record.revision),
-                folder=folder,
-                target=(self.engine.address(made).ip, container.port),
             )
-            write_json(folder / "run.json", told)
-            self._fronts.append(processes.spawn_shim(folder))
+            self.far.tell(made, told, sandbox_user(), self._front(record))
+        self.engine.start(made)
+        if self._has_front(record):
+            self._start_front(record, made)
         self._woken.set()
+
+    def _start_front(self, record: Record, made: str) -> None:
+        folder, container = self._front(record), record.revision.container
+        if self.far is not None:
+            target = self.far.target(made)
+        else:
+            target = self.engine.address(made).ip, container.port if container else 0
+        told = command.build_front(
+            record.revision,
+            container,
+            run=record.run,
+            silence=life.longest_silence(record.revision),
+            folder=folder,
+            target=target,
+        )
+        write_json(folder / "run.json", told)
+        self._fronts.append(processes.spawn_shim(folder))
+
+    def _has_front(self, record: Record) -> bool:
+        """Whether a process of this machine stands before its container."""
+        return self.far is not None or record.revision.container is not None
 
     def _end_front(self, record: Record) -> bool:
         """True when there was one."""
-        return record.revision.container is not None and processes.kill_all_of(self._front(record))
+        return self._has_front(record) and processes.kill_all_of(self._front(record))
 
     def _front(self, record: Record) -> Path:
         return self.folder.replica(record.id) / "front"
@@ -343,9 +384,12 @@ class ContainerHost:
             # as its maker built it: with its own program, user and files that it may write
             variables = dict(record.revision.environment.variables)
             return replace(plain, environment=variables, read_only=False)
+        entry = ("python", "-I", "-S", str(command.INSIDE / "runtime" / "inside.py"))
+        if self.far is not None:
+            return self.far.asked(plain, record.revision, self.runtime, entry, sandbox_user())
         return replace(
             plain,
-            entrypoint=("python", "-I", "-S", str(command.INSIDE / "runtime" / "inside.py")),
+            entrypoint=entry,
             user=f"{sandbox_user()}:{sandbox_user()}",
             folder="/",
             binds={
@@ -411,6 +455,15 @@ class ContainerHost:
         if now - self._tidied_at > _TIDY_EVERY:
             self._tidied_at = now
             self._tidy({revision_key(record.revision) for record in known.values()})
+            if self.far is not None:
+                revisions = [record.revision for record in known.values()]
+                self._pool.submit(self._tidy_far, self.far, revisions)
+
+    def _tidy_far(self, far: Far, revisions: Collection[RevisionSpec]) -> None:
+        try:
+            far.tidy(self.runtime, revisions)
+        except SlipwayError as error:
+            logger.warning("%s It is tried again.", error.message)
 
     def _tidy(self, keys: set[str]) -> None:
         """Folders of revisions that no replica has any more."""

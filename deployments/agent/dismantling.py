@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployments.agent.container_far import remove_left_over
 from deployments.drivers import engine_file
 from deployments.drivers.process_layout import ClusterFolder, locked
 from deployments.engine.containers import Engine
@@ -45,6 +46,7 @@ def dismantle(root: Path) -> Belongings:
             listed = engine.containers(file.id)
             for item in listed:
                 engine.remove(item.id)
+            remove_left_over(engine, file.id)
             volumes, networks = engine.volumes(file.id), engine.networks(file.id)
             _each(engine.remove_volume, volumes)
             _each(engine.remove_network, tuple(networks))

@@ -6,10 +6,12 @@ that), and plain TCP is for loopback addresses alone.
 """
 
 import re
+import socket
 import ssl
 import uuid
 from contextlib import closing
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 URL, CA, CERT, KEY = "engine_url", "engine_ca", "engine_cert", "engine_key"
 _SOCKET = re.compile(r"unix:///[^\s\0]+")
+# not link-local, and yet where a cloud's machines are told who they are
+_METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +72,16 @@ def checked(spec: EngineSpec) -> EngineSpec:
             "Write unix:///path/of/the/socket, or tcp://host:port such as tcp://10.0.0.5:2376.",
             field=URL,
         )
-    if not EngineSpec(url).local:
-        raise InvalidInput(
-            "An Engine on another machine cannot be a cluster of this version: replicas are reached by "
-            "sockets of this machine. Run Slipway beside that Engine, or attach a Kubernetes cluster.",
-            field=URL,
-        )
+    _refuse_places(parts.hostname)
     ca, cert, key = (text.strip() for text in (spec.ca, spec.cert, spec.key))
     if not ca and not cert and not key:
-        return EngineSpec(url)
+        if EngineSpec(url).local:
+            return EngineSpec(url)
+        raise InvalidInput(
+            "An Engine on another machine is reached over TLS alone: whoever connects to it without is "
+            "root there. Give authority, certificate and key.",
+            field=CA,
+        )
     for text, field, name in (
         (ca, CA, "authority"),
         (cert, CERT, "certificate"),
@@ -91,6 +96,27 @@ def checked(spec: EngineSpec) -> EngineSpec:
     if "ENCRYPTED" in key:
         raise InvalidInput("The key is encrypted; give it without a passphrase.", field=KEY)
     return EngineSpec(url, f"{ca}\n", f"{cert}\n", f"{key}\n")
+
+
+def _refuse_places(host: str) -> None:
+    """Where no Engine is, and where a cloud's machines tell their secrets. An address inside is an
+    administrator's right: it is their machine."""
+    try:
+        found = [ip_address(host)]
+    except ValueError:
+        try:
+            rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError:
+            return  # a name that means nothing yet; the first look says so
+        found = [ip_address(str(row[4][0]).partition("%")[0]) for row in rows]
+    for item in found:
+        plain = item.ipv4_mapped or item if isinstance(item, IPv6Address) else item
+        if plain.is_link_local or plain.is_multicast or plain.is_unspecified or plain in _METADATA:
+            raise InvalidInput(
+                f"{host} is at {plain}, where no Engine is: link-local, metadata, multicast and "
+                "unspecified addresses are not asked.",
+                field=URL,
+            )
 
 
 def look(spec: EngineSpec) -> Found:

@@ -1,7 +1,8 @@
 """How a Docker cluster is: its folder, its Engine, what that can reach, its room, its agent.
 
 Asks the Engine; changes nothing there but one container that it makes and removes again, and the
-cluster's own network, which the agent would make anyway.
+cluster's own network, which the agent would make anyway. An Engine on another machine is reached on a
+port that it publishes, one here through a socket in a folder that both see.
 """
 
 import contextlib
@@ -35,6 +36,12 @@ _ANSWER = (
     "import socket; s = socket.socket(socket.AF_UNIX); s.bind('/slipway/try/s'); s.listen(1); "
     f"s.settimeout({_TRY_SECONDS:g}); c, _ = s.accept(); c.sendall(b'slipway'); c.close()"
 )
+# The same on a port, for an Engine on another machine; whoever proxies it may ask more than once.
+_ANSWER_FAR = (
+    f"import socket; s = socket.create_server(('', 5001)); s.settimeout({_TRY_SECONDS:g})\n"
+    "while True: c, _ = s.accept(); c.sendall(b'slipway'); c.close()"
+)
+_FAR_PORT = 5001
 SANDBOX_ID = 10001
 
 
@@ -182,13 +189,24 @@ def _container(engine: Engine, file: EngineFile, folder: ClusterFolder) -> Check
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if said != b"slipway":
-        remedy = (
-            f"The Engine must run on this machine and see {folder.root} under the same path; one in "
-            "a virtual machine (Docker Desktop) cannot share sockets with it."
-        )
-        return Check(name, CheckStatus.FAIL, "it ran, and its socket was not reached", remedy)
+        return _not_reached(name, engine, folder)
     took = time.monotonic() - began
     return Check(name, CheckStatus.PASS, f"in {took:.1f} s, from {image}")
+
+
+def _not_reached(name: str, engine: Engine, folder: ClusterFolder) -> Check:
+    evidence, remedy = (
+        "it ran, and its socket was not reached",
+        f"The Engine must run on this machine and see {folder.root} under the same path; one in "
+        "a virtual machine (Docker Desktop) cannot share sockets with it.",
+    )
+    if not engine.local:
+        evidence, remedy = (
+            "it ran, and its port was not reached",
+            f"{engine.spec.host} publishes each replica on a port that its kernel chooses "
+            "(net.ipv4.ip_local_port_range there); its firewall must let this machine connect to them.",
+        )
+    return Check(name, CheckStatus.FAIL, evidence, remedy)
 
 
 def _has(engine: Engine, image: str) -> bool:
@@ -216,9 +234,10 @@ def _answer(
             name=f"slipway-check-{file.id[:6]}-{scratch.name[4:]}",
             image=image,
             labels={"slipway.check": file.id},
-            entrypoint=("python", "-I", "-S", "-c", _ANSWER),
+            entrypoint=("python", "-I", "-S", "-c", _ANSWER if engine.local else _ANSWER_FAR),
             user=f"{sandbox_user()}:{sandbox_user()}",
-            binds={str(scratch): ("/slipway/try", True)},
+            binds={str(scratch): ("/slipway/try", True)} if engine.local else {},
+            publish=() if engine.local else (_FAR_PORT,),
             network=network_of(folder.root.name, file.id),
         )
     )
@@ -228,7 +247,10 @@ def _answer(
         path = scratch / "s"
         while time.monotonic() < until:
             try:
-                if stat.S_ISSOCK(path.lstat().st_mode):
+                if not engine.local:
+                    if said := _ask_far(engine, container):
+                        return said
+                elif stat.S_ISSOCK(path.lstat().st_mode):
                     return _ask(path)
             except OSError:
                 pass  # not there yet
@@ -236,6 +258,15 @@ def _answer(
         return b""
     finally:
         engine.remove(container)
+
+
+def _ask_far(engine: Engine, container: str) -> bytes:
+    """Raises OSError."""
+    port = engine.address(container).ports.get(_FAR_PORT)
+    if port is None:
+        return b""
+    with socket.create_connection((engine.spec.host, port), timeout=5.0) as asking:
+        return asking.recv(64)
 
 
 def _ask(path: Path) -> bytes:

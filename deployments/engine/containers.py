@@ -5,8 +5,10 @@ decision about what should run. Safe to use from several threads.
 """
 
 import contextlib
+import io
 import json
 import struct
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -98,7 +100,8 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A container to be made. `binds` is folder here -> (folder inside, may be written)."""
+    """A container to be made. `binds` is folder here -> (folder inside, may be written), `volumes` the same
+    by a volume's name; each folder of `fresh` gets a volume of the container's own, gone with it."""
 
     name: str
     image: str
@@ -108,7 +111,8 @@ class Asked:
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: str = ""
     binds: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
-    volumes: Mapping[str, str] = field(default_factory=dict)  # name -> folder inside, read only
+    volumes: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
+    fresh: tuple[str, ...] = ()
     tmpfs: Mapping[str, str] = field(default_factory=dict)
     network: str = ""
     publish: tuple[int, ...] = ()
@@ -214,8 +218,12 @@ class Engine:
                     for here, (inside, writable) in asked.binds.items()
                 ]
                 + [
-                    Mount(inside, name, type="volume", read_only=True)
-                    for name, inside in asked.volumes.items()
+                    Mount(inside, name, type="volume", read_only=not writable)
+                    for name, (inside, writable) in asked.volumes.items()
+                ]
+                + [
+                    Mount(inside, None, type="volume", labels=dict(asked.labels))
+                    for inside in asked.fresh
                 ],
                 tmpfs=dict(asked.tmpfs),
                 network_mode=asked.network or "none",
@@ -283,13 +291,17 @@ class Engine:
         """Make, start, await and remove one; how it ended, and its output. Raises SlipwayError."""
         container = self.create(asked)
         try:
-            self.start(container)
-            with told(f"Container {asked.name}"):
-                self._api().wait(container, timeout=deadline)
-                output = self._api().logs(container, stdout=True, stderr=True)
-            return self.end(container), output.decode("utf-8", "replace")
+            return self.run_made(container, deadline=deadline)
         finally:
             self.remove(container)
+
+    def run_made(self, container: str, *, deadline: float) -> tuple[End, str]:
+        """Start one that was made, and await its end. Raises SlipwayError."""
+        self.start(container)
+        with told(f"Container {container[:12]}"):
+            self._api().wait(container, timeout=deadline)
+            output = self._api().logs(container, stdout=True, stderr=True)
+        return self.end(container), output.decode("utf-8", "replace")
 
     # ---- streams ------------------------------------------------------------------------------
 
@@ -444,6 +456,24 @@ class Engine:
                 client.api.put_archive(container, folder, archive)
         finally:
             client.close()
+
+    def read(self, container: str, path: str) -> bytes | None:
+        """A small file of a container, running or not; None where there is none."""
+        try:
+            with told(f"Container {container[:12]}"):
+                chunks, _ = self._api().get_archive(container, path)
+                data = b"".join(chunks)
+        except NotFound:
+            return None
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            file = archive.extractfile(archive.getmembers()[0])
+            return file.read() if file is not None else None
+
+    def left_over(self, label: str, value: str) -> list[str]:
+        """Ids of containers with this mark, running or not."""
+        with told(f"The Docker Engine at {self.spec.url}"):
+            rows = self._api().containers(all=True, filters={"label": [f"{label}={value}"]})
+        return [row["Id"] for row in rows]
 
     def remove_volume(self, name: str) -> None:
         """Not an error when it is gone. Raises Conflict while a container uses it."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from deployments.codec import from_json, to_json
 from deployments.errors import InvalidInput
-from deployments.types import ClusterKind, ContainerSpec
+from deployments.types import ClusterKind, ContainerSpec, EngineSpec
 
 # The kinds of clusters that start containers.
 KINDS = frozenset({ClusterKind.DOCKER.value, ClusterKind.KUBERNETES.value})
@@ -62,8 +62,18 @@ def problems(container: ContainerSpec) -> list[InvalidInput]:
     return found
 
 
-def cluster_problems(kind: str, name: str) -> list[InvalidInput]:
-    """Why a cluster of this kind cannot run somebody's image; empty where it can."""
+def cluster_problems(kind: str, name: str, engine_url: str = "") -> list[InvalidInput]:
+    """Why a cluster of this kind cannot run somebody's image; empty where it can. `engine_url` is a Docker
+    cluster's."""
+    if kind in KINDS and engine_url and not EngineSpec(engine_url).local:
+        return [
+            InvalidInput(
+                f"{name}’s Engine is on another machine: an image of your own asks for no key, so anybody "
+                "on the network between could reach it past the router. Choose a cluster whose Engine "
+                "is on this machine.",
+                field="cluster",
+            )
+        ]
     if kind in KINDS:
         return []
     return [

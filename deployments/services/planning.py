@@ -116,7 +116,7 @@ def check(request: DeployRequest) -> list[InvalidInput]:
     cluster = service.cluster if service is not None else request.cluster
     found += _plan_problems(plan)
     if plan.container is not None and cluster is not None:
-        found += containers.cluster_problems(cluster.kind, cluster.name)
+        found += containers.cluster_problems(cluster.kind, cluster.name, cluster.engine_url)
     if not problems(plan.config):
         found += placement.misfits_on(plan.config, cluster)
     return found + placement.unbuildable(plan.environment, cluster)

@@ -80,7 +80,7 @@ class AttachForm(forms.Form):
         required=False,
         max_length=200,
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
-        help_text="Of this machine: unix:///path/of/its/socket, or tcp://127.0.0.1:port.",
+        help_text="unix:///path/of/its/socket of this machine, or tcp://host:port; TLS is a must elsewhere.",
     )
     engine_ca = forms.CharField(
         label="Its authority (PEM)", required=False, widget=forms.Textarea(_PEM)

@@ -14,6 +14,7 @@ from django.conf import settings
 
 from deployments.drivers import engine_file
 from deployments.drivers.docker import DockerDriver
+from deployments.drivers.docker_checks import network_of
 from deployments.drivers.engine_file import EngineFile
 from deployments.types import (
     AuthSpec,
@@ -63,12 +64,21 @@ def run(data):
 class DockerCluster:
     """`stop` ends its processes and removes what it has on its Engine."""
 
-    def __init__(self, home: Path, *, engine: str = ENGINE, name: str = "docks") -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        engine: str = ENGINE,
+        name: str = "docks",
+        spec: EngineSpec | None = None,
+    ) -> None:
+        """`engine` is how the tests reach it, `spec` how the cluster does where that differs."""
         self.home, self.engine, self.name = home, engine, name
         self.root = home / "clusters" / name
         self.id = f"test{os.getpid()}{time.monotonic_ns()}"
-        engine_file.write(self.root, EngineFile(self.id, EngineSpec(engine)))
+        engine_file.write(self.root, EngineFile(self.id, spec or EngineSpec(engine)))
         self.driver = DockerDriver(self.root)
+        self.network = network_of(name, self.id)
         self.blobs = FolderBlobs(home / "blobs")
         self.port, self.generation = free_port(), 0
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

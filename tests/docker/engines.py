@@ -89,7 +89,8 @@ class OwnEngine:
         if disk_mib is not None:
             self._mount(f"size={disk_mib}m")
         _run("ip", "link", "add", self._bridge, "type", "bridge")
-        _run("ip", "addr", "add", f"198.18.{number}.1/24", "dev", self._bridge)
+        self.address = f"198.18.{number}.1"  # this machine's, and not loopback
+        _run("ip", "addr", "add", f"{self.address}/24", "dev", self._bridge)
 
     def start(self, *more: str) -> None:
         """`more` are options of dockerd's."""

@@ -34,7 +34,13 @@ ABOUT = About(
         (EngineSpec("tcp://127.0.0.1"), "engine_url"),
         (EngineSpec("tcp://127.0.0.1:99999"), "engine_url"),
         (EngineSpec("tcp://user@127.0.0.1:2376"), "engine_url"),
-        (EngineSpec("tcp://10.0.0.5:2376", PEM, PEM, KEY), "engine_url"),
+        (EngineSpec("tcp://10.0.0.5:2376"), "engine_ca"),
+        (EngineSpec("tcp://169.254.169.254:2376", PEM, PEM, KEY), "engine_url"),
+        (EngineSpec("tcp://[::ffff:169.254.169.254]:2376", PEM, PEM, KEY), "engine_url"),
+        (EngineSpec("tcp://[fe80::1]:2376", PEM, PEM, KEY), "engine_url"),
+        (EngineSpec("tcp://[fd00:ec2::254]:2376", PEM, PEM, KEY), "engine_url"),
+        (EngineSpec("tcp://0.0.0.0:2376", PEM, PEM, KEY), "engine_url"),
+        (EngineSpec("tcp://224.0.0.1:2376", PEM, PEM, KEY), "engine_url"),
         (EngineSpec("unix:///docker.sock", PEM), "engine_ca"),
         (EngineSpec("tcp://127.0.0.1:2376", PEM, PEM), "engine_key"),
         (EngineSpec("tcp://127.0.0.1:2376", PEM, "x", KEY), "engine_cert"),
@@ -44,7 +50,7 @@ ABOUT = About(
         ),
     ],
 )
-def test_what_is_no_engine_of_this_machine_is_refused_beside_its_field(spec, field):
+def test_what_is_no_engine_is_refused_beside_its_field(spec, field):
     with pytest.raises(InvalidInput) as refused:
         engines.checked(spec)
     assert refused.value.field == field
@@ -54,6 +60,18 @@ def test_what_is_taken_is_cleaned():
     assert engines.checked(EngineSpec(" unix:///d.sock ")).url == "unix:///d.sock"
     assert engines.checked(EngineSpec("tcp://127.0.0.1:2375/")).url == "tcp://127.0.0.1:2375"
     assert engines.checked(EngineSpec("tcp://127.0.0.1:2376", PEM, PEM, KEY)).key == KEY + "\n"
+
+
+def test_an_engine_on_another_machine_is_taken_over_tls_also_inside():
+    taken = engines.checked(EngineSpec("tcp://10.0.0.5:2376", PEM, PEM, KEY))
+    assert (taken.local, taken.host) == (False, "10.0.0.5")
+
+
+def test_a_name_is_judged_by_where_it_leads(monkeypatch):
+    rows = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 0))]
+    monkeypatch.setattr(engines.socket, "getaddrinfo", lambda *_, **__: rows)
+    with pytest.raises(InvalidInput, match="no Engine is"):
+        engines.checked(EngineSpec("tcp://metadata.example.com:2376", PEM, PEM, KEY))
 
 
 def test_room_is_the_engines_less_what_replicas_ask_for_and_no_gpu_without_its_runtime():

@@ -146,3 +146,11 @@ def test_an_update_keeps_the_image_until_it_is_given_another_way(docker: Cluster
     with pytest.raises(InvalidInput, match="Choose a model"):
         changes.deploy(None, changes.DeployRequest(name="brought", update=True, entry_script=""))
     assert Revision.objects.count() == 2
+
+
+def test_a_cluster_whose_engine_is_elsewhere_takes_no_brought_image():
+    assert containers.cluster_problems("docker", "docks", "unix:///var/run/docker.sock") == []
+    assert containers.cluster_problems("docker", "docks", "tcp://127.0.0.1:2376") == []
+    (found,) = containers.cluster_problems("docker", "docks", "tcp://10.0.0.5:2376")
+    assert found.field == "cluster"
+    assert "another machine" in found.message
