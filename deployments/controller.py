@@ -1,7 +1,7 @@
 """The control loop's one cycle: look at each cluster, follow what rolls out, put right what drifted.
 
     for each cluster: observe -> follow rollouts -> show states -> apply what is older than its row
-    beside: queue lost jobs again, finish removals, prune
+    beside: queue lost jobs again, finish removals, renew the addresses of files, prune
 
 Every cycle reads everything anew, so it may be killed at any point and two at once do no harm. What
 cannot be seen changes nothing: a cluster that does not answer keeps its services' states. Decisions
@@ -41,6 +41,7 @@ from deployments.services.models import (
     ServiceVersion,
 )
 from deployments.services.removal import finish_removal, still_there
+from deployments.services.restaging import Restaging
 from deployments.services.specs import config_of
 from deployments.signals import announce
 from deployments.types import Cause, Observation, ObservedService, RouteReport, ServiceState
@@ -92,6 +93,7 @@ class Controller:
         self._queue_away = False
         self._capacity_at: dict[str, float] = {}
         self._pruned_at = clock()
+        self._restaging = Restaging()
 
     def cycle(self) -> Outcome:
         """Look at everything once. An error of one service or cluster does not stop the others."""
@@ -151,6 +153,7 @@ class Controller:
                 log.warning("service %s: %s", service.name, error.message)
             except Exception:
                 log.exception("service %s: this cycle failed", service.name)
+        self._restaging.turn(cluster, services, view.driver, self._clock())
         return sum(1 for item in unfinished.values() if item.state == DeploymentState.ROLLING)
 
     def _look(self, cluster: Cluster) -> _View | None:

@@ -49,11 +49,7 @@ def ensure_image(
         pip_requirements=environment.pip_requirements,
     )
     if place.needs_registry and registries.workspace() is None and not registries.global_ones():
-        raise PermanentError(
-            "The cluster's nodes pull images from a registry, and none is set up. Add the workspace's "
-            "registry under Registries.",
-            code=causes.NO_REGISTRY,
-        )
+        raise _no_registry("none is set up")
     row = building.ensure(
         ImageBuild,
         environment.hash,
@@ -138,6 +134,8 @@ class _Maker:
         attempt = building.Attempt(self._row, self._name, self._log, source=SOURCE)
         try:
             found = self._look(attempt)
+            if found is None and self._place.needs_registry and registries.workspace() is None:
+                raise _no_registry("it is in none of them, and there is none to push it to")
             if found is None:
                 quick = client.connect(self._place.engine)
                 slow = client.connect(
@@ -190,6 +188,14 @@ class _Maker:
             if digest:
                 return _found(registry, digest)
         return None
+
+
+def _no_registry(why: str) -> PermanentError:
+    return PermanentError(
+        f"The cluster's nodes pull images from a registry, and {why}. Add the workspace's registry under "
+        "Registries, then deploy again.",
+        code=causes.NO_REGISTRY,
+    )
 
 
 def _found(registry: Registry, digest: str) -> dict[str, Any]:
