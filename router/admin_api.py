@@ -1,20 +1,28 @@
-"""The router's small HTTP API on a unix socket that only its own user may open.
+"""The router's small HTTP API: on a unix socket that only its own user may open, in a pod on a port too.
 
     GET /telemetry?after=N[&epoch=E]   samples and decisions after number N, as JSON
     GET /size?after=N[&epoch=E]        the router's own figures and size after number N, as JSON
     GET /requests?after=N[&epoch=E]    lines of the request log after number N, as JSON
     GET /metrics                       Prometheus' text form
     GET /healthz                       200 while the loop turns, sees the cluster and reads HAProxy
+    GET /routes                        where each replica stands (`RouteReport`)
     GET /setup                         how far the router follows its settings (`setup.Status`)
     POST /check                        whether HAProxy would take a person's lines (`CustomLines`):
                                        {"ok": bool, "message": str, "remarks": [Remark]}
+
+Of a pod of the router:
+    GET /ready                         200 once HAProxy routes what the cluster shows, until the pod is to go
+    GET /live                          200 while the loop turns; it may be without its cluster for long
+    GET /peer?after=N                  what this pod counted after second N, for the other pods alone
 
 It reads what the loop keeps in memory and changes nothing; `check` has HAProxy look at a copy.
 """
 
 import asyncio
 import contextlib
+import hmac
 import json
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -28,10 +36,12 @@ from deployments.errors import SlipwayError
 from deployments.types import CustomLines
 from router import metrics, request_log, samples, size_wire
 from router.loop import RouterLoop
+from router.peering import TOKEN_HEADER
 from router.unix_socket import listen
 
 _FRESH = 5.0  # seconds; older than this, the loop is not well
 _LARGEST_BODY = 2**20  # bytes
+_STUCK = 60.0  # seconds without the end of a turn
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -82,6 +92,28 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
         }
         return 200 if body["healthy"] else 503, "application/json", json.dumps(body).encode()
 
+    def ready() -> tuple[int, str, bytes]:
+        """A cluster that cannot be seen for a while keeps nobody from being served."""
+        read_at, leaving = loop.status.read_at, loop.peering is not None and loop.peering.leaving
+        fresh = read_at is not None and clock() - read_at < _FRESH
+        if loop.routed and fresh and not leaving:
+            return 200, "text/plain", b"ready\n"
+        return 503, "text/plain", b"leaving\n" if leaving else b"not yet\n"
+
+    def live() -> tuple[int, str, bytes]:
+        if clock() - loop.turned_at < _STUCK:
+            return 200, "text/plain", b"alive\n"
+        return 503, "text/plain", b"the loop does not turn\n"
+
+    def peer(scope: Scope) -> tuple[int, str, bytes]:
+        peering = loop.peering
+        if peering is None:
+            return 404, "text/plain", b"not here\n"
+        given = dict(scope["headers"]).get(TOKEN_HEADER.encode(), b"")
+        if not hmac.compare_digest(given, peering.token.encode()):
+            return 403, "text/plain", b"for other pods of this router only\n"
+        return pages(scope["query_string"].decode("latin-1"), peering.epoch, peering.page)
+
     async def check(receive: Receive) -> tuple[int, str, bytes]:
         try:
             lines = from_json(CustomLines, json.loads(await _body(receive)))
@@ -117,6 +149,15 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
             status, body = 200, figures.text()
         elif path == "/healthz":
             status, kind, body = health()
+        elif path == "/ready":
+            status, kind, body = ready()
+        elif path == "/live":
+            status, kind, body = live()
+        elif path == "/peer":
+            status, kind, body = peer(scope)
+        elif path == "/routes":
+            status, kind = 200, "application/json"
+            body = json.dumps(to_json(loop.routes()), separators=(",", ":")).encode()
         elif path == "/setup":
             body = json.dumps(to_json(loop.plane.following.status())).encode()
             status, kind = 200, "application/json"
@@ -152,8 +193,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(app: App, path: Path, stopping: asyncio.Event) -> None:
-    """Serve until `stopping` is set."""
+async def serve(
+    app: App, path: Path, stopping: asyncio.Event, tcp: tuple[str, int] | None = None
+) -> None:
+    """Serve until `stopping` is set. `tcp` is an address and a port, for a router in a pod."""
     config = uvicorn.Config(
         app,
         lifespan="off",
@@ -163,8 +206,10 @@ async def serve(app: App, path: Path, stopping: asyncio.Event) -> None:
         timeout_graceful_shutdown=2,
     )
     server = _Server(config)
-    made = listen(path)
-    task = asyncio.create_task(server.serve(sockets=[made]))
+    made = [listen(path)]
+    if tcp is not None:
+        made.append(_listen_on(*tcp))
+    task = asyncio.create_task(server.serve(sockets=made))
     stopped = asyncio.create_task(stopping.wait())
     try:
         await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -172,5 +217,15 @@ async def serve(app: App, path: Path, stopping: asyncio.Event) -> None:
         server.should_exit = True
         stopped.cancel()
         await task
-        made.close()
+        for item in made:
+            item.close()
         path.unlink(missing_ok=True)
+
+
+def _listen_on(host: str, port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind((host, port))
+    made.listen(64)
+    made.setblocking(False)
+    return made

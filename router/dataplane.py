@@ -60,7 +60,9 @@ class DataPlane:
         self.maps = RouteMaps(haproxy, monotonic)
         self.links = SlotLinks(settings.slot_folder)
         self.unplaced: tuple[Wanted, ...] = ()
-        self._reader = Reader(haproxy, self.known, self.links, monotonic, clock)
+        self._reader = Reader(
+            haproxy, self.known, self.links, monotonic, clock, gated=settings.gated
+        )
         self._installer = Installer(
             haproxy,
             settings,
@@ -76,7 +78,7 @@ class DataPlane:
         self._gone: dict[Key, float] = {}  # versions that are gone, and since when (monotonic)
         self._refused, self._refused_at = "", 0.0
         self._monotonic = monotonic
-        self._clock = clock
+        self._clock = self.clock = clock
 
     # ---- what is believed of HAProxy, for those who look --------------------------------------
 
@@ -225,7 +227,7 @@ class DataPlane:
         await self._tell(commands, maps)
         # after the maps: a service that takes no tokens any more must not have one verified again
         if self.following.spec.token_keys and not known.outdated:
-            known.told += await self.token_maps.follow(self._tell_old_workers)
+            known.told += await self.token_maps.follow(self.tell_old_workers)
 
     def _slots(self, reading: Reading, wanted: Mapping[Key, Sequence[Wanted]]) -> list[str]:
         """The commands for the slots that were read, after the links they need are made."""
@@ -274,7 +276,7 @@ class DataPlane:
             return
         now = self._monotonic()
         self.known.told += len(commands)
-        await self._tell_old_workers(commands)
+        await self.tell_old_workers(commands)
         self.maps.doubt()
         try:
             await self.haproxy.runtime.tell(commands)
@@ -284,7 +286,7 @@ class DataPlane:
                 self._refused, self._refused_at = error.message, now
                 log.error("%s The other commands were carried out.", error.message)
 
-    async def _tell_old_workers(self, commands: Sequence[str]) -> None:
+    async def tell_old_workers(self, commands: Sequence[str]) -> None:
         """An old worker still takes one request from each of its idle clients: it has to know the
         same routes, keys and replicas. A backend that it never had it cannot get: a new service
         on one is a 503 there, once for each such client."""

@@ -16,13 +16,13 @@ from deployments.errors import PermanentError
 from deployments.types import CustomLines, RouterSpec, ServiceSpec
 from router import setup
 from router.following import Following
-from router.haproxy import gates, names, pool, render, stats
+from router.haproxy import gates, names, peer_rules, pool, render, stats
 from router.haproxy.links import SlotLinks
 from router.haproxy.pool import Assignment, Key
 from router.haproxy.process import HAProxy
-from router.haproxy.render import BackendShape, Placed, RouterConfig
+from router.haproxy.render import BackendShape, PeerConfig, Placed, RouterConfig
 from router.haproxy.slots import Slot, State, Wanted
-from router.known import Known, empty_slots
+from router.known import Known, empty_peers, empty_slots
 from router.route_maps import RouteMaps
 from router.token_maps import TokenMaps
 
@@ -43,6 +43,13 @@ class Settings:
     slot_folder: Path | None = None  # where slots have links; None: replicas have hosts and ports
     tls_port: int = 8443
     server_close: bool = True  # a connection to a replica is for one request; the bench keeps them
+    peers: PeerConfig | None = None  # this router may be one of several pods
+    node: str = ""  # the machine's name among the cluster's nodes; "": its host name
+
+    @property
+    def gated(self) -> bool:
+        """Whether replicas have gates."""
+        return self.slot_folder is not None or self.peers is not None
 
 
 class Installer:
@@ -93,6 +100,7 @@ class Installer:
             slot_folder=None if self.links.folder is None else str(self.links.folder),
             server_close=self.settings.server_close,
             threads=self.known.threads_wanted,
+            peers=self.settings.peers,
         )
         return setup.configured(config, spec, self.settings.tls_port)
 
@@ -120,6 +128,8 @@ class Installer:
         since = gates.entries(maps[names.TIMEOUTS_MAP], self._clock())
         files[names.GATES_MAP] = pool.map_text(since)
         files[names.BUCKETS_MAP] = render.buckets_map()
+        if config.peers is not None:
+            files[names.OWNERS_MAP] = pool.map_text(self.known.owners or {})
         files["router.lua"] = render.render_lua(config)
         return files | self.token_maps.files({}) | setup.files(spec)
 
@@ -140,6 +150,11 @@ class Installer:
                 if slot.state is State.JOINED
             }
             for name, row in rows.items()
+        }
+        placed[peer_rules.BACKEND] = {
+            slot.name: Placed(slot.address, slot.concurrency)
+            for slot in self.known.peers
+            if slot.state is State.JOINED
         }
         files = self._files(config, maps, spec) | self.token_maps.files(verified or {})
         await self.haproxy.install(render.render(config, placed), files)
@@ -169,6 +184,7 @@ class Installer:
         known = self.known
         known.ready = False
         known.slots = {}
+        known.peers, known.owners = empty_peers(self.settings.peers), {}
         asked = self.assign(services, wanted)
         fresh = self._placed(asked, wanted)
         maps = pool.maps(services, asked.backends, {})

@@ -9,9 +9,9 @@ changed. No rule and no I/O in here.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from router.haproxy import render
+from router.haproxy import peer_rules, render
 from router.haproxy.pool import Key
-from router.haproxy.render import BackendShape
+from router.haproxy.render import BackendShape, PeerConfig
 from router.haproxy.slots import Slot, State
 from router.haproxy.stats import Server
 
@@ -31,6 +31,9 @@ class Known:
     threads_wanted: int = 1  # another number is a reload
     reloads: int = 0
     told: int = 0  # commands that changed something
+    # where this router is one of several pods: the row of the others, and backend -> slot in that row
+    peers: tuple[Slot, ...] = ()
+    owners: dict[str, str] | None = None  # None: to be read from HAProxy
 
     def remember(
         self,
@@ -67,3 +70,9 @@ def empty_slots(shapes: Sequence[BackendShape]) -> dict[str, tuple[Slot, ...]]:
         )
         for index, shape in enumerate(shapes)
     }
+
+
+def empty_peers(config: PeerConfig | None) -> tuple[Slot, ...]:
+    """The row of a HAProxy that knows no other pod yet."""
+    count = 0 if config is None else config.slots
+    return tuple(Slot(peer_rules.BACKEND, render.peer_name(index)) for index in range(count))

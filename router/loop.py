@@ -33,12 +33,13 @@ from pathlib import Path
 
 from deployments.drivers.base import Driver
 from deployments.errors import SlipwayError
-from deployments.types import Observation, RouterSpec
+from deployments.types import Observation, RouteReport, RouterSpec
 from router import sampling, waits
 from router.dataplane import DataPlane, Reading
 from router.haproxy.pool import Key
 from router.haproxy.stats import Counters
 from router.measuring import Measuring
+from router.peering import Peering
 from router.reporting import Keeper, Reporter
 from router.request_log import Requests
 from router.ring import Ring
@@ -83,12 +84,16 @@ class RouterLoop:
         tick: float = TICK,
         clock: Callable[[], float] = time.time,
         requests: Requests | None = None,
+        peering: Peering | None = None,
     ) -> None:
         self.driver = driver
         self.plane = plane
         self.ring = ring
         self.requests = requests or Requests(ring.epoch, clock())
         self.status = Status()
+        self.peering = peering  # None: this router is no pod among others
+        self.routed = False  # HAProxy was brought to what the cluster shows, once at least
+        self.turned_at = clock()  # when the last turn ended, however it went
         self._tick = tick
         self._clock = clock
         self._stopping = asyncio.Event()
@@ -103,7 +108,7 @@ class RouterLoop:
         self._measuring = Measuring()
         self._standing = Standing()
         self._reporter = Reporter(driver, self._standing, clock)
-        self.sizing = Sizing(driver, plane, ring.epoch, clock)
+        self.sizing = Sizing(driver, plane, ring.epoch, clock, peering=peering)
         self._scaler = Scaler(driver, self._seen, ring, self._busy, self._say, clock)
 
     # ---- for those who look -------------------------------------------------------------------
@@ -174,6 +179,7 @@ class RouterLoop:
             self.status = replace(self.status, trouble="an unexpected error; see the router's log")
             log.exception("a turn of the router failed")
         self._measuring.expire(self._clock() - _OLD)
+        self.turned_at = self._clock()
 
     def _say(self, kind: str, message: str) -> None:
         now = self._clock()
@@ -207,14 +213,34 @@ class RouterLoop:
         if observation is not None:
             self._keeper.keep(plane, seen)
             await self._reporter.publish(observation, self.versions.values())
+            self.routed = True
+        if self.peering is not None:
+            await self.peering.turn()
         self._routed_in = self._clock() - began
         if turned:
             made = self._measuring.turn(second, reading, plane.backends, self._counts())
+            if self.peering is None:
+                self.ring.add(made)
+                await self._scaler.second(made)
+            else:
+                await self._scaler.look_at_room()
+                self.peering.note(second - 1, made if made or not self.versions else None)
+            await self.sizing.turned(reading, self._scaler.capacity)
+        if self.peering is None:
+            await self._scaler.reading(reading.at, reading.figures)
+        else:
+            await self._led(self.peering, reading)
+        self._measuring.note(reading)
+
+    async def _led(self, peering: Peering, reading: Reading) -> None:
+        """Of several pods one scales, by what all of them counted."""
+        peering.now(reading.figures, self._own_busy)
+        if not peering.leading:
+            return
+        for made in peering.sums():
             self.ring.add(made)
             await self._scaler.second(made)
-            await self.sizing.turned(reading, self._scaler.capacity)
-        await self._scaler.reading(reading.at, reading.figures)
-        self._measuring.note(reading)
+        await self._scaler.reading(reading.at, peering.figures(reading.figures))
 
     async def _observe(self) -> Observation | None:
         """The cluster as it is now; None when it cannot be seen."""
@@ -252,6 +278,17 @@ class RouterLoop:
         return self._standing.place(self.plane.backends.get(key, "")).ready
 
     def _busy(self, key: Key) -> dict[str, int]:
+        """Requests inside each replica of a version, of all pods of this router."""
+        inside = self._own_busy(key)
+        for name, count in self.peering.busy(key).items() if self.peering is not None else ():
+            inside[name] = inside.get(name, 0) + count
+        return inside
+
+    def routes(self) -> RouteReport:
+        """Where each replica stands here now."""
+        return RouteReport(self.status.observed_at or 0.0, self._standing.report())
+
+    def _own_busy(self, key: Key) -> dict[str, int]:
         return self._standing.busy(self.plane.backends.get(key, ""))
 
     def _counts(self) -> dict[Key, Count]:

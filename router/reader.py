@@ -47,7 +47,10 @@ class Reader:
         links: SlotLinks,
         monotonic: Callable[[], float],
         clock: Callable[[], float],
+        *,
+        gated: bool = False,
     ) -> None:
+        self.gated = gated
         self.haproxy = haproxy
         self.known = known
         self.links = links
@@ -73,7 +76,7 @@ class Reader:
         asked = self._look.figures(list(known.backends.values()), whole=counters)
         commands = ["show info", *asked]
         commands += _TABLES if counters else ()
-        gated = counters and self.links.folder is not None
+        gated = counters and self.gated
         commands += [f"show map {names.GATES_MAP}"] if gated else []
         for name in due:
             commands += [f"show servers state {name}", f"show servers conn {name}"]

@@ -59,13 +59,7 @@ class Scaler:
     async def second(self, made: Sequence[Sample]) -> None:
         """A second ended, with these samples: one verdict for each version."""
         now = self._clock()
-        if now - self._capacity_at >= _CAPACITY_EVERY:
-            self._capacity_at = now
-            try:
-                self.capacity = await asyncio.to_thread(self.driver.capacity)
-            except SlipwayError as error:
-                self.capacity = None  # unknown, not full
-                self._say("capacity", f"the cluster's room is not known: {error.message}")
+        await self.look_at_room()
         measured: Mapping[Key, Sample] = {Key(item.service, item.version): item for item in made}
         idle: dict[tuple[int, int], Second] = {}  # most of a thousand are: the same one for all
         for key, version in self.versions.by_key.items():
@@ -83,6 +77,18 @@ class Scaler:
                     continue
             await self._decide(key, version, now)
             version.decided = True
+
+    async def look_at_room(self) -> None:
+        """What room the cluster has, now and then."""
+        now = self._clock()
+        if now - self._capacity_at < _CAPACITY_EVERY:
+            return
+        self._capacity_at = now
+        try:
+            self.capacity = await asyncio.to_thread(self.driver.capacity)
+        except SlipwayError as error:
+            self.capacity = None  # unknown, not full
+            self._say("capacity", f"the cluster's room is not known: {error.message}")
 
     async def reading(self, at: float, figures: Mapping[Key, BackendFigures]) -> None:
         """What stood in the router at a moment: the versions whose queue may ask for more at once."""

@@ -27,6 +27,7 @@ from deployments.types import Capacity, NodeCapacity, RouterPods
 from router import probe, selfscale
 from router.dataplane import DataPlane, Reading
 from router.haproxy import stats
+from router.peering import Peering
 from router.selfscale import CHANGES, PREVENTED, Code, Decision, Limits, Room, Second, Size
 from router.size_wire import RouterSample, SizeDecision, SizePage
 
@@ -50,7 +51,9 @@ class Sizing:
         epoch: str,
         clock: Callable[[], float] = time.time,
         ask: Callable[[str, int], float] = probe.routing_ms,
+        peering: Peering | None = None,
     ) -> None:
+        self._peering = peering
         self.epoch = epoch
         self.latest: RouterSample | None = None
         self.decision: Decision | None = None
@@ -86,7 +89,7 @@ class Sizing:
         self._probe = asyncio.create_task(self._asked_now(settings.bind, settings.port))
         self.latest = sample
         if sample is not None:
-            self._add(sample)
+            self._keep(sample)
         second = None
         if sample is not None:
             second = Second(now, sample.routing_ms, sample.idle, sample.cpu)
@@ -116,6 +119,15 @@ class Sizing:
             samples=tuple(row for row in rows if isinstance(row, RouterSample)),
             decisions=tuple(row for row in rows if isinstance(row, SizeDecision)),
         )
+
+    def _keep(self, sample: RouterSample) -> None:
+        """This process' figures, or of several pods the leader's sum of them."""
+        if self._peering is None:
+            self._add(sample)
+            return
+        self._peering.own_size = sample
+        if self._peering.leading:
+            self._add(self._peering.together(sample))
 
     def _add(self, row: RouterSample | SizeDecision) -> None:
         self._rows.append(row)
@@ -188,8 +200,11 @@ class Sizing:
         self, reading: Reading, capacity: Capacity | None, pods: RouterPods | None
     ) -> Limits:
         following = self._plane.following
+        least, most = (1, 1) if pods is None else (pods.least, pods.most)
+        if pods is not None and self._peering is not None and not self._peering.leading:
+            least = most = pods.pods  # how many there are is the leader's to say
         spec = following.asked or following.spec
-        node = _node(capacity)
+        node = _node(capacity, self._plane.settings.node)
         there = reading.worker.threads if node is None else max(int(node.cpu_total), 1)
         return Limits(
             purpose=spec.purpose,
@@ -197,14 +212,14 @@ class Sizing:
             if spec.cores and node is not None
             else spec.cores or there,
             exact=reading.worker.version >= selfscale.EXACT_THREADS,
-            gated=self._plane.settings.slot_folder is not None,
-            least_pods=1 if pods is None else pods.least,
-            most_pods=1 if pods is None else pods.most,
+            gated=self._plane.settings.gated,
+            least_pods=least,
+            most_pods=most,
         )
 
     def _room(self, reading: Reading, capacity: Capacity | None, pods: RouterPods | None) -> Room:
         """What replicas leave and the router does not have already."""
-        node = _node(capacity)
+        node = _node(capacity, self._plane.settings.node)
         return Room(
             cores=None if node is None else node.cpu_free - reading.worker.threads,
             pods=None if pods is None else pods.free,
@@ -288,11 +303,13 @@ def _not_applied(record: SizeDecision, why: str) -> SizeDecision:
     )
 
 
-def _node(capacity: Capacity | None) -> NodeCapacity | None:
+def _node(capacity: Capacity | None, name: str) -> NodeCapacity | None:
     """The machine that this router runs on; None where it is not among the cluster's."""
     if capacity is None:
         return None
-    own = [node for node in capacity.nodes if node.name == socket.gethostname()] or capacity.nodes
+    own = [
+        node for node in capacity.nodes if node.name == (name or socket.gethostname())
+    ] or capacity.nodes
     return own[0] if len(own) == 1 else None
 
 

@@ -22,13 +22,15 @@ def commands(
     *,
     overlap: bool,
     now: float,
+    moved: Collection[str] = (),
 ) -> tuple[str, ...]:
     """What to say to HAProxy; `overlap` is true while an old worker still finishes requests.
 
+    `moved` are backends that another router may just have handed requests of to the same replicas.
     `present` is the map (backend -> epoch seconds), `timeouts_ms` the scoring timeouts by backend.
     """
     named, said = frozenset(backends), []
-    for name in sorted(named) if overlap else ():
+    for name in sorted(named) if overlap else sorted(named.intersection(moved)):
         if name not in present:
             said.append(f"add map {names.GATES_MAP} {name} {int(now)}")
         elif now - _number(present[name]) > _RENEW:

@@ -95,7 +95,12 @@ def frontend_rules(config: "RouterConfig", peers: "PeerConfig") -> list[str]:
             for name in _HANDED_ON
         ),
         f"http-request set-var(txn.be) req.hdr({_WHOSE}),map_str({VERSIONS_MAP})",
-        answer(503, "RouterError", "The router is not ready; try again", "unless { var(txn.be) -m found }"),
+        answer(
+            503,
+            "RouterError",
+            "The router is not ready; try again",
+            "unless { var(txn.be) -m found }",
+        ),
         "# this pod is not whom it believes to have it: two may send to its replicas now",
         f"http-request set-map({GATES_MAP}) %[var(txn.be)] %[date]"
         f" if {{ var(txn.be),map_str({OWNERS_MAP}) -m found }}",

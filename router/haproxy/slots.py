@@ -29,7 +29,6 @@ from enum import StrEnum
 
 from router.haproxy.stats import Server
 
-
 # of a pod's gate: where it takes requests, and where it answers checks
 GATE_PORT, GATE_HEALTH_PORT = 5001, 5002
 
