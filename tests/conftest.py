@@ -1,9 +1,12 @@
 """People with roles; what takes long comes first, and waits long for what should come soon."""
 
+from collections.abc import Iterator
+
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from portal.models import Role, User
+from tests.browser import chromium
 
 # A condition that comes early costs nothing; one that comes late on a busy machine is no failure.
 expect.set_options(timeout=30_000)
@@ -44,3 +47,10 @@ def deployer(db: None) -> User:
 def administrator(db: None) -> User:
     """Ada may do everything."""
     return _person("ada", Role.ADMINISTRATOR)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real Chromium."""
+    with chromium() as started:
+        yield started

@@ -13,58 +13,24 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.test import Client
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from portal.models import User
+from tests.browser import session_of
+from tests.browser import tab as signed_in
 from tests.ports import free_port
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    # Playwright's own loop runs in this thread; the rows are read by the tests, not by the loop.
-    with pytest.MonkeyPatch.context() as environ, sync_playwright() as playwright:
-        environ.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
-
-
-def _tab(
-    browser: Browser, url: str, cookie: tuple[str, str], complaints: list[str], **options: Any
-) -> Page:
-    context = browser.new_context(base_url=url, **options)
-    context.set_default_timeout(30_000)
-    context.add_cookies([{"name": cookie[0], "value": cookie[1], "url": url}])
-    tab = context.new_page()
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on(
-        "console",
-        lambda message: (
-            complaints.append(message.text) if "Content Security Policy" in message.text else None
-        ),
-    )
-    return tab
 
 
 @pytest.fixture
 def tab(
     browser: Browser, live_server: Any, administrator: User, request: pytest.FixtureRequest
 ) -> Iterator[Page]:
-    """A tab in which Ada is signed in. Fails on any script error or refused inline code."""
-    client = Client()
-    client.force_login(administrator)
-    name = settings.SESSION_COOKIE_NAME
-    complaints: list[str] = []
-    page = _tab(browser, live_server.url, (name, client.cookies[name].value), complaints,
-                **getattr(request, "param", {}))  # fmt: skip
-    yield page
-    page.context.close()
-    assert complaints == []
+    """A tab in which Ada is signed in."""
+    cookie = session_of(administrator)
+    with signed_in(browser, live_server.url, cookie, **getattr(request, "param", {})) as page:
+        yield page
 
 
 needs_rows = pytest.mark.django_db(transaction=True)
@@ -217,9 +183,7 @@ def test_a_page_follows_changes_survives_a_restart_and_ends_with_the_person(
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sw-live-")))
         portal = _Portal(home, stack)
-        complaints: list[str] = []
-        page = _tab(browser, portal.url, portal.cookie, complaints)
-        stack.callback(page.context.close)
+        page = stack.enter_context(signed_in(browser, portal.url, portal.cookie))
         state, row = page.locator("[data-live-state]"), page.locator("tr", has_text="diabetes")
 
         page.goto("/")
@@ -237,4 +201,3 @@ def test_a_page_follows_changes_survives_a_restart_and_ends_with_the_person(
 
         portal.say("deactivate")
         expect(state).to_have_attribute("data-state", "offline")
-        assert complaints == []

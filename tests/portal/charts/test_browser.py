@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.conf import settings
-from django.test import Client
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from deployments.clusters.models import Cluster
 from portal.models import User
 from router.telemetry.router_rows import RouterDecision
+from tests.browser import session_of, tab
 from tests.portal.charts.conftest import rolled, router_second, series, service, ten_seconds
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -20,40 +19,11 @@ MORE = "(least) => (document.getElementById('chart').data?.[0].y.length ?? 0) > 
 DRAWN = "() => [...document.querySelectorAll('.multiple-plot')].filter((plot) => plot.data).length"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with pytest.MonkeyPatch.context() as environ, sync_playwright() as playwright:
-        environ.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def page(browser: Browser, live_server: Any, viewer: User) -> Iterator[Page]:
-    """A tab in which Vera is signed in. Fails on any script error or refused inline code."""
-    client = Client()
-    client.force_login(viewer)
-    session = client.cookies[settings.SESSION_COOKIE_NAME].value
-    complaints: list[str] = []
-    context = browser.new_context(base_url=live_server.url)
-    context.set_default_timeout(60_000)
-    context.add_cookies(
-        [{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url}]
-    )
-    tab = context.new_page()
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on(
-        "console",
-        lambda message: (
-            complaints.append(message.text) if "Content Security Policy" in message.text else None
-        ),
-    )
-    yield tab
-    context.close()
-    assert complaints == []
+    """A tab in which Vera is signed in."""
+    with tab(browser, live_server.url, session_of(viewer)) as page:
+        yield page
 
 
 def test_the_routers_chart_is_appended_to_and_its_marks_open_their_decisions(

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 
 from deployments import logstore
 from deployments.home import Home
+from tests.browser import tab
 
 pytestmark = pytest.mark.browser
 
@@ -88,36 +89,17 @@ def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
         web.wait(timeout=20)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def page(browser: Browser, portal: Portal) -> Iterator[Page]:
-    """A signed-in tab; fails on any script error or anything the content policy refused."""
-    context = browser.new_context(base_url=portal.url, viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(30_000)
-    name, value = portal.cookie
-    context.add_cookies([{"name": name, "value": value, "url": portal.url}])
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    tab = context.new_page()
-    complaints: list[str] = []
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on(
-        "console",
-        lambda message: (
-            complaints.append(message.text) if "Content Security Policy" in message.text else None
-        ),
-    )
-    yield tab
-    context.close()
-    assert complaints == []
+    """A signed-in tab."""
+    with tab(
+        browser,
+        portal.url,
+        portal.cookie,
+        viewport={"width": 1280, "height": 800},
+        permissions=["clipboard-read", "clipboard-write"],
+    ) as page:
+        yield page
 
 
 def is_live(page: Page) -> None:

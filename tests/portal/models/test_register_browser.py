@@ -1,53 +1,22 @@
 """The register form in a real browser: a folder, progress, errors, cancel."""
 
-import os
 import re
 import time
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from deployments.registry.models import ModelVersion
+from tests.browser import session_of, tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    # playwright's own loop runs in this thread, and Django refuses the database beside a loop
-    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
-    if before is None:
-        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
-
-
 @pytest.fixture
-def page(chromium, live_server, client, deployer, settings):
-    """A page of somebody who is signed in as deployer; errors of its scripts fail the test."""
-    client.force_login(deployer)
-    context = chromium.new_context(base_url=live_server.url)
-    context.add_cookies(
-        [
-            {
-                "name": settings.SESSION_COOKIE_NAME,
-                "value": client.cookies[settings.SESSION_COOKIE_NAME].value,
-                "url": live_server.url,
-            }
-        ]
-    )
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    problems = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    yield page
-    context.close()
-    assert problems == []
+def page(browser, live_server, deployer):
+    """A tab in which Dan is signed in."""
+    with tab(browser, live_server.url, session_of(deployer)) as page:
+        yield page
 
 
 @pytest.fixture
@@ -142,8 +111,8 @@ def test_an_upload_shows_its_progress_and_can_be_cancelled(page, tmp_path):
     assert not ModelVersion.objects.exists()
 
 
-def test_without_scripts_the_form_works_too(chromium, page, live_server, folder):
-    context = chromium.new_context(
+def test_without_scripts_the_form_works_too(browser, page, live_server, folder):
+    context = browser.new_context(
         base_url=live_server.url,
         java_script_enabled=False,
         storage_state=page.context.storage_state(),

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
-from django.test import Client
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from deployments.environments.models import Environment
 from deployments.registry.models import ModelVersion
 from deployments.services import sources
 from deployments.services.models import Deployment, Service, ServiceVersion
 from portal.models import User
+from tests.browser import session_of, tab
 from tests.portal.services.conftest import add_revision
 from tests.serving import serve
 
@@ -22,41 +21,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 SCRIPT = "def init():\n    pass\n\n\ndef run(data):\n    return data\n"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    # Playwright's own loop runs in this thread; the rows are read by the tests, not by the loop.
-    with pytest.MonkeyPatch.context() as environ, sync_playwright() as playwright:
-        environ.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
 def page(browser: Browser, live_server: Any, deployer: User) -> Iterator[Page]:
-    """A tab in which Dan is signed in. Fails on any script error or refused inline code."""
-    client = Client()
-    client.force_login(deployer)
-    session = client.cookies[settings.SESSION_COOKIE_NAME].value
-    complaints: list[str] = []
-    context = browser.new_context(base_url=live_server.url)
-    context.set_default_timeout(30_000)
-    context.add_cookies(
-        [{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": live_server.url}]
-    )
-    tab = context.new_page()
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on(
-        "console",
-        lambda message: (
-            complaints.append(message.text) if "Content Security Policy" in message.text else None
-        ),
-    )
-    yield tab
-    context.close()
-    assert complaints == []
+    """A tab in which Dan is signed in."""
+    with tab(browser, live_server.url, session_of(deployer)) as page:
+        yield page
 
 
 def test_a_script_is_written_sized_and_deployed(
