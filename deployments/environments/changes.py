@@ -155,10 +155,12 @@ def _remove_row(build: EnvironmentBuild) -> None:
 
 
 def delete_environment(actor: "AbstractBaseUser | None", environment: Environment) -> None:
-    """Delete a version that no revision was made with, and its build when no other version has it.
+    """Delete a version that no revision was made with, and its build and image when no other version has it.
 
     Raises Conflict with where it is used.
     """
+    from deployments.images import changes as images  # images know environments, not the other way
+
     hash_ = environment.hash
     with transaction.atomic():
         if revisions := usage.revisions_of(environment):
@@ -172,6 +174,8 @@ def delete_environment(actor: "AbstractBaseUser | None", environment: Environmen
         if build is not None:
             _remove_row(build)
             build.delete()
+        if last:
+            images.let_go(hash_)
         record(
             actor,
             "environment.delete",

@@ -54,6 +54,17 @@ def cancel_build(actor: "AbstractBaseUser | None", environment: Environment) -> 
         announce("environment", environment.hash)
 
 
+def let_go(hash_: str) -> None:
+    """No environment has this hash any more: its image and its row go with the next look at the Engines,
+    which is soon. In a transaction of the caller's. Raises Conflict while it is being built."""
+    build = ImageBuild.objects.filter(hash=hash_).first()
+    if build is None:
+        return
+    if claims.is_running(build, timezone.now()):
+        raise Conflict("Its image is being built; wait for the end of the build, or cancel it.")
+    transaction.on_commit(jobs.enqueue_tidy)
+
+
 def remove_image(actor: "AbstractBaseUser | None", environment: Environment) -> None:
     """Take it off the Engines. Raises Conflict, with where, while it is needed or being built."""
     from deployments.images.retention import remove

@@ -3,6 +3,7 @@
     removed:   not used for SLIPWAY_IMAGE_DAYS, not among the newest SLIPWAY_IMAGE_KEEP, needed by nobody
     needed by: current revisions, those being deployed or gone back to, and each service's last
                SLIPWAY_IMAGE_HISTORY revisions, which can be rolled back to
+    forgotten: what no environment is defined as any more goes at once, with its row
 
 Safety rule: the row is marked first, then it is looked once more who needs the image, then it goes; and the
 Engine itself refuses to remove what a container runs. `choose` is pure.
@@ -22,7 +23,7 @@ from django.utils import timezone
 from deployments.engine import build as builder
 from deployments.engine import client, images
 from deployments.environments import claims, usage
-from deployments.environments.models import BuildState
+from deployments.environments.models import BuildState, Environment
 from deployments.errors import Conflict, SlipwayError
 from deployments.images import attempt, dockerfile
 from deployments.images.engines import all_engines
@@ -31,6 +32,8 @@ from deployments.services.models import Revision
 from deployments.signals import announce
 
 if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
     from deployments.types import EngineSpec
 
 log = logging.getLogger(__name__)
@@ -82,7 +85,7 @@ def tidy(now: datetime | None = None) -> int:
         keep=settings.ENV.image_keep,
     )
     by_hash = {row.hash: row for row in rows}
-    gone = 0
+    gone = sum(forget(row) for row in ImageBuild.objects.exclude(hash__in=_defined()))
     for hash_ in chosen:
         try:
             gone += remove(by_hash[hash_])
@@ -117,26 +120,48 @@ def remove(row: ImageBuild) -> int:
         )
         raise Conflict(f"{who} Delete or update those services first.")
     announce("environment", row.hash)
-    return min(1, sum(_remove_from(spec, row.hash) for spec in all_engines().values()))
+    return min(1, sum(_remove_from(spec, row.hash)[0] for spec in all_engines().values()))
 
 
-def _remove_from(spec: "EngineSpec", hash_: str) -> bool:
-    """Whether the Engine had it and it is gone. An Engine that is away keeps it until the next time."""
+def forget(row: ImageBuild) -> int:
+    """Of a hash that no environment has any more: its image on every Engine, then its row. What is in a
+    registry stays there. 1 when something went; the rest does the next time."""
+    if claims.is_running(row, timezone.now()):
+        return 0
+    seen = ImageBuild.objects.filter(pk=row.pk, state=row.state, claimed_by=row.claimed_by)
+    if not seen.update(state=BuildState.REMOVED, reference="", digest="", registry=None, size=None):
+        return 0  # somebody defined it again at this moment, and builds it
+    found = [_remove_from(spec, row.hash) for spec in all_engines().values()]
+    if all(clear for _, clear in found):
+        ImageBuild.objects.filter(pk=row.pk, state=BuildState.REMOVED).exclude(
+            hash__in=_defined()
+        ).delete()
+    return min(1, sum(gone for gone, _ in found))
+
+
+def _defined() -> "QuerySet[Environment, str]":
+    return Environment.objects.values_list("hash", flat=True)
+
+
+def _remove_from(spec: "EngineSpec", hash_: str) -> tuple[bool, bool]:
+    """Whether the Engine had it and something is gone, and whether nothing is left there. An Engine that is
+    away keeps it until the next time."""
     try:
         engine = client.connect(spec)
     except SlipwayError as error:
         log.info("image %s: %s", hash_[:12], error.message)
-        return False
+        return False, False
     try:
-        gone = False
+        gone, clear = False, True
         for image in images.labelled(engine, f"{dockerfile.LABEL}={hash_}"):
             if images.containers_of(engine, image.id):
+                clear = False
                 continue
             gone = images.remove(engine, image.id, force=True) or gone
-        return gone
+        return gone, clear
     except SlipwayError as error:
         log.warning("image %s was not removed: %s", hash_[:12], error.message)
-        return False
+        return False, False
     finally:
         engine.close()
 

@@ -1,11 +1,17 @@
 """Which images may go from an Engine."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from deployments.clusters.models import Cluster, Sku
-from deployments.environments.changes import create_environment
+from deployments.environments.changes import create_environment, delete_environment
+from deployments.environments.models import BuildState
+from deployments.errors import Conflict
+from deployments.images import jobs, retention
+from deployments.images.models import ImageBuild
 from deployments.images.retention import Kept, choose, needed_hashes
 from deployments.services.models import Revision, Service
 from tests.serving import serve
@@ -50,3 +56,43 @@ def test_the_last_revisions_of_each_service_can_be_rolled_back_to(db: None) -> N
     serve(service, revisions[0])
     assert needed_hashes(hashes) == {hashes[0], *hashes[2:]}
     assert needed_hashes(hashes[:2]) == {hashes[0]}
+
+
+def test_a_deleted_definition_takes_its_row_along_once_every_engine_is_clear(
+    db: None, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    asked: list[str] = []
+    clear = False
+    monkeypatch.setattr(jobs, "enqueue_tidy", lambda: asked.append("tidy"))
+    monkeypatch.setattr(retention, "all_engines", lambda: {"here": None})
+    monkeypatch.setattr(retention, "_sweep", lambda spec, at: 0)
+    monkeypatch.setattr(retention, "_remove_from", lambda spec, hash_: (False, clear))
+    first = create_environment(None, name="one", pip_requirements="six")
+    again = create_environment(None, name="two", pip_requirements="six")
+    assert first.hash == again.hash
+    ImageBuild.objects.create(hash=first.hash, state=BuildState.READY, reference="sha256:1")
+    with django_capture_on_commit_callbacks(execute=True):
+        delete_environment(None, first)
+    retention.tidy()
+    assert asked == []  # another version is the same image
+    assert ImageBuild.objects.get().state == BuildState.READY
+    with django_capture_on_commit_callbacks(execute=True):
+        delete_environment(None, again)
+    assert asked == ["tidy"]
+    retention.tidy()  # an Engine is away
+    assert ImageBuild.objects.get().state == BuildState.REMOVED
+    clear = True
+    retention.tidy()
+    assert not ImageBuild.objects.exists()
+
+
+def test_what_is_being_built_is_not_deleted(db: None) -> None:
+    environment = create_environment(None, name="one", pip_requirements="six")
+    ImageBuild.objects.create(
+        hash=environment.hash,
+        state=BuildState.BUILDING,
+        claimed_by="elsewhere:1:1",
+        claimed_until=timezone.now() + timedelta(minutes=1),
+    )
+    with pytest.raises(Conflict, match="being built"):
+        delete_environment(None, environment)

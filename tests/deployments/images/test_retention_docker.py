@@ -1,5 +1,6 @@
 """Old images go from a real Engine; what runs, what is needed and what is another's stays."""
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -7,7 +8,7 @@ import docker
 import pytest
 from django.utils import timezone
 
-from deployments.environments.changes import create_environment
+from deployments.environments.changes import create_environment, delete_environment
 from deployments.environments.models import Environment
 from deployments.errors import Conflict
 from deployments.images import attempt, builder_script, retention
@@ -68,6 +69,20 @@ def test_old_images_and_left_over_builders_go_and_what_a_container_runs_stays(
             retention.remove(build)
         again = ImageBuild.objects.get(hash=new.hash)
         assert (again.state, again.reference) == ("ready", build.reference)
-    finally:
+
+        # a definition that is deleted takes its image and its row with it, at once; one that a container
+        # was made from goes when that is gone
+        delete_environment(None, new)
+        delete_environment(None, running)
+        assert retention.tidy() >= 1
+        assert [on_engine(engine, item) for item in (new, running)] == [0, 1]
+        assert not ImageBuild.objects.filter(hash=new.hash).exists()
+        assert ImageBuild.objects.get(hash=running.hash).state == "removed"
         container.remove(force=True)
+        retention.tidy()
+        assert on_engine(engine, running) == 0
+        assert not ImageBuild.objects.filter(hash=running.hash).exists()
+    finally:
+        with contextlib.suppress(docker.errors.NotFound):
+            container.remove(force=True)
         strange.remove(force=True)
