@@ -55,6 +55,7 @@ class LogPage:
     lines: tuple[LogLine, ...]
     cursor: str
     lost: int = 0  # lines that rotated away between the given cursor and the first line here
+    run: int = 0  # of the replica, counting from 1: no page has lines of two. 0 is unknown
 
 
 class Driver(ABC):
