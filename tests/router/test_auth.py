@@ -5,7 +5,9 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -175,6 +177,50 @@ async def _raw(door: Door, client: httpx.AsyncClient, bearer: str) -> int:
     # without a body: HAProxy ends the connection when it answers before it has read one
     headers = {"authorization": f"Bearer {bearer}"} if bearer else {}
     return (await client.post(door.url, headers=headers)).status_code
+
+
+async def test_a_connection_takes_the_fast_lane_only_with_what_it_has_shown(door: Door) -> None:
+    """`server-timing` tells the lane: only answers of the full one have it."""
+    key = "a-key-of-this-service"
+    await door.open(AuthSpec(key_digests=(digest(key),)))
+    good = {"authorization": f"Bearer {key}"}
+    one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+    async with httpx.AsyncClient(limits=one) as client:
+
+        async def lane(headers: dict[str, str], body: Any = b"{}", method: str = "POST") -> str:
+            answer = await client.request(method, door.url, headers=headers, content=body)
+            full = "server-timing" in answer.headers
+            return f"{answer.status_code} {'full' if full else 'fast'}"
+
+        assert [await lane(good) for _ in range(3)] == ["200 full", "200 fast", "200 fast"]
+        for asking in (
+            {"x-request-id": "mine"},
+            {"x-ms-client-request-id": "mine"},
+            {"azureml-model-deployment": "default"},
+            {"origin": "https://example.org"},
+        ):
+            for _ in range(2):  # what asks for something is not remembered
+                assert await lane(good | asking) == "200 full"
+            assert await lane(good) == "200 fast"
+        assert await lane(good, b'{"longer": 1}') == "200 fast"  # values may differ
+        for _ in range(2):  # no length is announced: by another way, on which nothing is timed
+            assert (await lane(good, _chunks())).startswith("200")
+        assert await lane(good) == "200 fast"
+        more = good | {"x-mine": "1"}
+        assert [await lane(more) for _ in range(2)] == ["200 full", "200 fast"]
+        assert [await lane(good) for _ in range(2)] == ["200 full", "200 fast"]
+        assert await lane({"authorization": f"bearer {key}"}) == "200 full"
+        assert (
+            await lane(good, method="PUT") == "405 fast"
+        )  # answered by the router: nothing is timed
+        # keys that were not shown before: a longer one, a shorter one, another one
+        for wrong in (f"{key}x", key[:-1], "neither"):
+            assert await lane({"authorization": f"Bearer {wrong}"}) == "401 fast"
+        assert [await lane(good) for _ in range(2)] == ["200 full", "200 fast"]
+
+
+async def _chunks() -> AsyncIterator[bytes]:
+    yield b"{}"
 
 
 async def test_a_token_opens_its_own_service_only(door: Door) -> None:
