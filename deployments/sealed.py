@@ -18,6 +18,7 @@ SERVICE_KEYS = "slipway service keys"
 SIGNING_KEYS = "slipway signing keys"
 TLS_KEYS = "slipway tls keys"
 ENGINE_KEYS = "slipway engine keys"
+KUBECONFIGS = "slipway kubeconfigs"
 REGISTRY_PASSWORDS = "slipway registry passwords"
 
 

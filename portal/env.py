@@ -133,6 +133,12 @@ class Env:
         "Address by which pods and other machines reach the portal for models' files, such as "
         "`https://slipway.example.com`. A cluster may have another one.",
     )
+    kubeconfig_programs: bool = _setting(
+        "SLIPWAY_KUBECONFIG_PROGRAMS",
+        False,
+        "Kubeconfigs may name a program (`exec`) that gets their credentials. It runs as Slipway, on this "
+        "machine.",
+    )
     blob_url_seconds: int = _setting(
         "SLIPWAY_BLOB_URL_SECONDS",
         43_200,
@@ -251,6 +257,12 @@ class Env:
     )
     request_log_days: int = _setting(
         "SLIPWAY_REQUEST_LOG_DAYS", 7, "Days that lines of the request log are kept.", low=1
+    )
+    pod_log_days: int = _setting(
+        "SLIPWAY_POD_LOG_DAYS",
+        7,
+        "Days that the output of pods is kept after they are gone.",
+        low=1,
     )
     request_log_rows: int = _setting(
         "SLIPWAY_REQUEST_LOG_ROWS",

@@ -1,7 +1,9 @@
 """Attach, refresh and detach clusters. Talks to the cluster through its driver only."""
 
+import contextlib
 import logging
-from typing import TYPE_CHECKING
+import shutil
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -9,16 +11,16 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from deployments.audit.record import record
-from deployments.clusters import engines, ports
+from deployments.clusters import attaching, engines, kubes, ports
 from deployments.clusters.drivers import available_kinds, driver_for
-from deployments.clusters.models import Cluster, Sku
+from deployments.clusters.models import Attachment, Cluster, Sku
 from deployments.clusters.router_settings import apply_router_on_commit
 from deployments.codec import from_json, to_json
 from deployments.drivers import engine_file
 from deployments.errors import Conflict, InvalidInput, SlipwayError
 from deployments.services.fits import purpose_problems
 from deployments.signals import announce
-from deployments.types import Capacity, Check, CheckStatus, EngineSpec
+from deployments.types import Capacity, Check, CheckStatus, EngineSpec, KubeSpec
 
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
@@ -44,8 +46,68 @@ def attach(
     """Take a cluster into use. Its checks and its capacity are read and stored on the way.
 
     `engine` and `router_port` are a Docker cluster's. Raises InvalidInput (with its field), or Conflict
-    when it is attached already.
+    when it is attached already. A Kubernetes cluster is attached by `attach_kubernetes`.
     """
+    if kind == Cluster.Kind.KUBERNETES.value and kind in available_kinds():
+        raise InvalidInput("Give the cluster's kubeconfig.", field="kubeconfig")
+    cluster = _new(
+        actor,
+        name=name,
+        kind=kind,
+        purpose=purpose,
+        sku=sku,
+        description=description,
+        router_url=router_url,
+    )
+    if kind == Cluster.Kind.DOCKER.value:
+        _prepare_engine(cluster, engine, router_port)
+    try:
+        return _attach(actor, cluster)
+    except Exception:
+        if kind == Cluster.Kind.DOCKER.value:
+            engine_file.mark_detached(settings.HOME.cluster(name))
+        raise
+
+
+def attach_kubernetes(
+    actor: "AbstractBaseUser | None",
+    *,
+    name: str,
+    sku: Sku,
+    purpose: str,
+    description: str,
+    router_url: str,
+    spec: KubeSpec,
+    use: kubes.Use,
+    asked: dict[str, Any],
+) -> Attachment:
+    """Begin to take a Kubernetes cluster into use; its row comes when every check is good.
+
+    `asked` is the form as it was filled in, without credentials. Raises InvalidInput, Conflict.
+    """
+    cluster = _new(
+        actor,
+        name=name,
+        kind=Cluster.Kind.KUBERNETES.value,
+        purpose=purpose,
+        sku=sku,
+        description=description,
+        router_url=router_url,
+    )
+    return attaching.begin(actor, cluster, spec, use, asked)
+
+
+def _new(
+    actor: "AbstractBaseUser | None",
+    *,
+    name: str,
+    kind: str,
+    purpose: str,
+    sku: Sku,
+    description: str,
+    router_url: str,
+) -> Cluster:
+    """The row, not saved. Raises InvalidInput (with its field), Conflict."""
     if kind not in available_kinds():
         raise InvalidInput(
             f"Clusters of the kind {kind} cannot be attached; choose "
@@ -83,14 +145,7 @@ def attach(
     except ValidationError as error:
         field, messages = next(iter(error.message_dict.items()))
         raise InvalidInput(messages[0], field=field) from error
-    if kind == Cluster.Kind.DOCKER.value:
-        _prepare_engine(cluster, engine, router_port)
-    try:
-        return _attach(actor, cluster)
-    except Exception:
-        if kind == Cluster.Kind.DOCKER.value:
-            engine_file.mark_detached(settings.HOME.cluster(name))
-        raise
+    return cluster
 
 
 def _attach(actor: "AbstractBaseUser | None", cluster: Cluster) -> Cluster:
@@ -142,35 +197,55 @@ def _prepare_engine(cluster: Cluster, engine: EngineSpec | None, router_port: in
     engines.write_file(cluster)
 
 
-def detach(actor: "AbstractBaseUser | None", cluster: Cluster) -> None:
+def detach(
+    actor: "AbstractBaseUser | None", cluster: Cluster, *, leave_objects: bool = False
+) -> None:
     """Give a cluster up. Raises Conflict while services run on it.
 
     What a Docker cluster has on its Engine is removed soon after by the portal, which ends its agent and
-    its router first.
+    its router first. What a Kubernetes cluster has is removed before its row goes (Unavailable when it
+    cannot be), unless it is to be left there: a cluster that is gone for good answers nobody.
     """
+    _refuse_with_services(cluster)
+    kubernetes = cluster.kind == Cluster.Kind.KUBERNETES.value
+    if kubernetes and not leave_objects:
+        attaching.remove(cluster)
     with transaction.atomic():
-        names = list(cluster.services.values_list("name", flat=True)[:6])
-        if names:
-            shown = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")
-            raise Conflict(
-                f"{cluster.name} still runs {shown}; delete the services before detaching it."
-            )
+        _refuse_with_services(cluster)
         record(
             actor,
             "cluster.detach",
             "cluster",
             cluster.name,
             before={"kind": cluster.kind, "purpose": cluster.purpose, "sku": cluster.sku.name},
+            **({"after": {"left": "its objects"}} if leave_objects else {}),
         )
         Cluster.objects.filter(pk=cluster.pk).delete()
         if cluster.kind == Cluster.Kind.DOCKER.value:
             root = settings.HOME.cluster(cluster.name)
             transaction.on_commit(lambda: engine_file.mark_detached(root))
         announce("cluster", cluster.name)
+    if kubernetes:
+        if not leave_objects:
+            # what a controller put right between the removing and the row's going
+            with contextlib.suppress(SlipwayError):
+                attaching.remove(cluster)
+        shutil.rmtree(settings.HOME.cluster(cluster.name), ignore_errors=True)
+
+
+def _refuse_with_services(cluster: Cluster) -> None:
+    names = list(cluster.services.values_list("name", flat=True)[:6])
+    if names:
+        shown = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")
+        raise Conflict(
+            f"{cluster.name} still runs {shown}; delete the services before detaching it."
+        )
 
 
 def refresh(cluster: Cluster) -> list[Check]:
     """Run the checks and read the capacity anew; both are stored with the row."""
+    if cluster.kind == Cluster.Kind.KUBERNETES.value:
+        return attaching.look(cluster.pk)
     if cluster.kind == Cluster.Kind.DOCKER.value:
         engines.write_file(cluster)
     capacity, checks = _look(cluster)
