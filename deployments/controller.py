@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db.models import OuterRef, Prefetch, Subquery
 from django.utils import timezone
 
-from deployments import logstore, rollout, upkeep
+from deployments import logstore, pod_logs, rollout, upkeep
 from deployments.clusters import router_settings
 from deployments.clusters.drivers import driver_for
 from deployments.clusters.models import Cluster
@@ -94,11 +94,16 @@ class Controller:
         self._capacity_at: dict[str, float] = {}
         self._pruned_at = clock()
         self._restaging = Restaging()
+        # read in a thread of its own, if whoever runs the controller starts one
+        self.pod_logs = pod_logs.Collector(settings.HOME.pod_logs, days=settings.ENV.pod_log_days)
 
     def cycle(self) -> Outcome:
         """Look at everything once. An error of one service or cluster does not stop the others."""
         requeued = self._requeue()
         clusters = list(Cluster.objects.select_related("sku"))
+        self.pod_logs.forget(
+            [cluster.name for cluster in clusters if cluster.kind == Cluster.Kind.KUBERNETES]
+        )
         rolling = 0
         for cluster in clusters:
             try:
@@ -153,7 +158,9 @@ class Controller:
                 log.warning("service %s: %s", service.name, error.message)
             except Exception:
                 log.exception("service %s: this cycle failed", service.name)
-        self._restaging.turn(cluster, services, view.driver, self._clock())
+        if cluster.kind == Cluster.Kind.KUBERNETES:
+            self._restaging.turn(cluster, services, view.driver, self._clock())
+            self.pod_logs.see(cluster.name, view.driver, view.observation)
         return sum(1 for item in unfinished.values() if item.state == DeploymentState.ROLLING)
 
     def _look(self, cluster: Cluster) -> _View | None:

@@ -7,6 +7,7 @@ Paths only; nothing is created or read here but by `ensure`. The tree:
     uploads/                                      request bodies on their way into the store
     environments/<hash>/                          virtual environments of process clusters
     logs/{deployments,environments,local,processes}/   append-only logs
+    logs/pods/<cluster>/<service>/<pod>/          what pods said (`deployments.pod_logs`)
     clusters/<name>/                              a process cluster: its source of truth
     local-runs/<id>/                              what a local run works in; gone when it ends
     run/                                          sockets and pid files
@@ -85,6 +86,10 @@ class Home:
 
     def local_log(self, run: int) -> Path:
         return self.logs / "local" / f"{run}.jsonl"
+
+    @property
+    def pod_logs(self) -> Path:
+        return self.logs / "pods"
 
     def ensure(self) -> None:
         """Create the folders, readable by their owner only where they hold secrets or sockets."""

@@ -21,10 +21,12 @@ from django.conf import settings
 
 from deployments import logstore
 from deployments.clusters.drivers import driver_for
+from deployments.clusters.models import Cluster
 from deployments.drivers.base import Driver
 from deployments.environments.models import Environment, EnvironmentBuild
 from deployments.errors import InvalidInput, NotFound
 from deployments.localruns.models import LocalRun
+from deployments.pod_logs import Kept
 from deployments.services.models import Deployment, Service
 from portal.log_merge import Line, Part, merge, plain
 
@@ -64,7 +66,7 @@ class _Replica:
     """A replica's output; its cursor is the driver's."""
 
     key: str
-    driver: Driver
+    driver: Driver | Kept
     replica: str
 
     def read(self, cursor: str, limit: int) -> tuple[list[Line], str]:
@@ -140,11 +142,18 @@ def _service_logs(name: str, seen: dict[str, str]) -> list[_File | _Replica]:
     followed = [int(key.partition(":")[2]) for key in seen if re.match(r"^deployment:\d+$", key)]
     earlier = deployments.filter(pk__in=followed).values_list("pk", flat=True) if followed else []
     ids = sorted({*earlier, *([latest] if latest else [])})
-    driver = driver_for(service.cluster)
+    kept = _kept(service.cluster)
     replicas = [
-        _Replica(f"replica:{replica}", driver, replica) for replica in driver.log_replicas(name)
+        _Replica(f"replica:{replica}", kept, replica) for replica in kept.log_replicas(name)
     ]
     return [*(_deployment(pk) for pk in ids), *replicas]
+
+
+def _kept(cluster: Cluster) -> Driver | Kept:
+    """Who has replicas' output: pods' is copied, as a cluster forgets what is gone."""
+    if cluster.kind == Cluster.Kind.KUBERNETES:
+        return Kept(settings.HOME.pod_logs, cluster.name)
+    return driver_for(cluster)
 
 
 def _deployment(pk: int) -> _File:

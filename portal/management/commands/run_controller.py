@@ -61,6 +61,8 @@ def run(stop: threading.Event, period: float) -> None:
     keeper = threading.Thread(target=_keep_clusters, args=(stop,), name="clusters")
     keeper.start()
     controller = Controller()
+    reader = threading.Thread(target=controller.pod_logs.run, args=(stop,), name="pod-logs")
+    reader.start()
     log.info("the controller runs, a cycle each %.1f s", period)
     due = time.monotonic()
     while not stop.is_set():
@@ -78,6 +80,7 @@ def run(stop: threading.Event, period: float) -> None:
         stop.wait(due - time.monotonic())
     collector.join(timeout=5)
     keeper.join(timeout=5)
+    reader.join(timeout=5)
     log.info("the controller stops")
 
 
