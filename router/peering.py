@@ -283,7 +283,12 @@ class Peering:
         before = self._leadership.leads(self._monotonic())
         lease = self._source.lease()
         self._leadership, step = peers.seen(self._leadership, lease, self.me, self._monotonic())
-        if step is Step.WAIT or self.leaving:
+        if self.leaving:
+            if lease.holder == self.me:  # for another one to take up at once
+                released = self._source.take(lease, "")
+                self._leadership = Leadership(released)
+            return
+        if step is Step.WAIT:
             return
         begun = self._monotonic()
         lease = self._source.take(lease, self.me)

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.drivers.base import Driver
-from deployments.errors import Conflict
+from deployments.drivers.kubernetes_router import LEAVE_SECONDS
+from deployments.errors import Conflict, SlipwayError
 from deployments.home import Home
 from router import admin_api
 from router.dataplane import DataPlane, Settings
+from router.haproxy.peer_rules import LEAVING
 from router.haproxy.process import HAProxy, Paths, find_binary, steady_thread
 from router.loop import RouterLoop
+from router.peer_plane import PeerPlane
+from router.peering import Peering, Source
 from router.request_reader import RequestReader
 from router.ring import Ring
 
@@ -55,36 +59,83 @@ class Place:
         return self.home.run / f"router-{self.cluster}.sock"
 
 
-async def run(place: Place, driver: Driver, settings: Settings, haproxy_bin: str = "") -> None:
-    """Until SIGTERM or SIGINT. HAProxy is left serving."""
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What a router in a pod is told of itself. `grace_seconds` is how long requests that are inside when
+    it is to go may take."""
+
+    name: str
+    source: Source
+    token: str
+    admin_port: int
+    grace_seconds: float
+
+    def peering(self, plane: DataPlane, epoch: str) -> Peering:
+        return Peering(
+            self.name, self.source, PeerPlane(plane, self.name), self.token, self.admin_port, epoch
+        )
+
+
+async def run(
+    place: Place,
+    driver: Driver,
+    settings: Settings,
+    haproxy_bin: str = "",
+    pod: Pod | None = None,
+) -> None:
+    """Until SIGTERM or SIGINT. HAProxy is left serving; in a pod it is drained and ends too."""
     with _alone(place):
         spawner = steady_thread()
         os.nice(_STEP_BACK)  # this thread, and those that it makes from here on
         gc.set_threshold(*_RARELY)
         binary = await asyncio.to_thread(find_binary, haproxy_bin)
         haproxy = HAProxy(binary, place.paths, spawner)
+        plane, epoch = DataPlane(haproxy, settings), uuid.uuid4().hex
+        peering = None if pod is None else pod.peering(plane, epoch)
         loop = RouterLoop(
-            driver,
-            DataPlane(haproxy, settings),
-            Ring(epoch=uuid.uuid4().hex),
-            place.folder / "state.json",
+            driver, plane, Ring(epoch=epoch), place.folder / "state.json", peering=peering
         )
-        stopping = asyncio.Event()
+        asked, stopping = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+            asyncio.get_running_loop().add_signal_handler(number, asked.set)
         log.info("the router of %s runs; %s", place.cluster, haproxy.binary)
         async with asyncio.TaskGroup() as group:
             group.create_task(
-                admin_api.serve(admin_api.application(loop), place.admin_socket, stopping)
+                admin_api.serve(
+                    admin_api.application(loop),
+                    place.admin_socket,
+                    stopping,
+                    None if pod is None else (settings.bind, pod.admin_port),
+                )
             )
             group.create_task(loop.run())
+            if peering is not None:
+                group.create_task(peering.run(stopping))
             group.create_task(
                 RequestReader(loop.requests, loop.plane).serve(place.paths.log_socket, stopping)
             )
             group.create_task(_keep_log_short(haproxy, stopping))
-            await stopping.wait()
+            await asked.wait()
+            if peering is not None:
+                await _leave(haproxy, peering)
+            stopping.set()
             loop.stop()
-        log.info("the router of %s ends; HAProxy serves on", place.cluster)
+        if pod is None:
+            log.info("the router of %s ends; HAProxy serves on", place.cluster)
+        else:
+            outcome = await asyncio.to_thread(haproxy.stop, pod.grace_seconds)
+            log.info("this pod ends; its HAProxy %s", outcome)
+
+
+async def _leave(haproxy: HAProxy, peering: Peering) -> None:
+    """Be out of the others' sight before the door is shut: each answer ends its connection meanwhile."""
+    peering.leaving = True  # readiness and the other pods go by this
+    log.info("this pod is to go; it takes requests for %d s more", LEAVE_SECONDS)
+    try:
+        await haproxy.runtime.ask([f"experimental-mode on; set var {LEAVING} bool(true)"])
+    except SlipwayError as error:
+        log.warning("connections are not told that this pod goes: %s", error.message)
+    await asyncio.sleep(LEAVE_SECONDS)
 
 
 async def _keep_log_short(haproxy: HAProxy, stopping: asyncio.Event) -> None:
