@@ -210,11 +210,15 @@ def _of_conda(lines: Sequence[str]) -> Failure:
             "micromamba could not reach a conda channel. Check the network, the proxy and "
             "SLIPWAY_CONDA_ALIAS, and build again.",
         )
+    # `└─ numpi =1.5 * does not exist (perhaps a typo or a missing channel).`
     missing = re.search(
-        r"([\w.\-]+)(\S*) does not exist|nothing provides(?: requested)? ([\w.\-]+)", text
+        r"(?:^|[\s─])(\w[\w.\-]*)(?:[ =<>!~*|,][^\n]*)? does not exist"
+        r"|nothing provides(?: requested)? ([\w.\-]+)",
+        text,
+        re.MULTILINE,
     )
     if missing:
-        name = missing[1] or missing[3]
+        name = missing[1] or missing[2]
         better = installers.suggestion(name)
         hint = f": did you mean {better}?" if better else ". Check its name and the channels."
         return Failure(FAILED_CODE, f"conda's channels have no {name} that fits{hint}")

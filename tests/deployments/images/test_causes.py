@@ -67,6 +67,18 @@ def test_a_step_that_wants_a_file_is_told_what_to_do() -> None:
         (builder_script.NO_SERVER, ["ModuleNotFoundError: flask"], "ModuleNotFoundError: flask"),
         (builder_script.NO_MICROMAMBA, [], "SLIPWAY_MICROMAMBA_URL"),
         (builder_script.CONDA_FAILED, ["error    nothing provides nmpy"], "no nmpy"),
+        (
+            builder_script.CONDA_FAILED,
+            ["    └─ nmpy   does not exist (perhaps a typo"],
+            "no nmpy that",
+        ),
+        (builder_script.CONDA_FAILED, ["    └─ nmpy =* * does not exist (perhaps"], "no nmpy that"),
+        (
+            builder_script.CONDA_FAILED,
+            ["  ├─ nmpy 99.0**  does not exist (perhaps"],
+            "no nmpy that",
+        ),
+        (builder_script.CONDA_FAILED, ["      nmpy >=1,<2 * does not exist (perh"], "no nmpy that"),
         (137, [], "out of memory"),
         (1, ["error: No space left on device (os error 28)"], "disk of the Docker Engine is full"),
     ],
