@@ -10,6 +10,7 @@ from deployments.types import ClusterKind
 _DRIVERS = {
     ClusterKind.PROCESS: "deployments.drivers.process:ProcessDriver",
     ClusterKind.DOCKER: "deployments.drivers.docker:DockerDriver",
+    ClusterKind.KUBERNETES: "deployments.drivers.kubernetes:KubernetesDriver",
 }
 
 

@@ -5,7 +5,7 @@ in here. Siblings do not know each other; `deployments.drivers.load` is the one 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
@@ -124,6 +124,15 @@ class Driver(ABC):
         """Something cheap that is another one when what `observe` shows may have changed: the router
         asks some twenty times a second. None where there is nothing of the kind."""
         return None
+
+    def foreign_scalers(self) -> Mapping[tuple[str, str], str]:
+        """Who else changes the count of a version, such as a HorizontalPodAutoscaler's name, by service and
+        version: that one is not scaled by us until the other is gone. Cheap; asked each second."""
+        return {}
+
+    def drifted(self) -> frozenset[str]:
+        """Services that do not stand in the cluster as their specs there say; `apply` puts it right."""
+        return frozenset()
 
     @abstractmethod
     def publish_routes(self, report: RouteReport) -> None:

@@ -8,7 +8,6 @@ import re
 
 PREFIX = "slipway.dev/"
 MANAGER = "slipway"  # field manager, and app.kubernetes.io/managed-by
-# the fields that more than one of us may set are set without owning them
 PART = PREFIX + "part"
 CLUSTER = PREFIX + "cluster"
 SERVICE = PREFIX + "service"
@@ -19,6 +18,7 @@ REVISION = PREFIX + "revision"
 MODEL, ROUTER, SERVICES, FILES, PROBE, MARKER, PULL = (
     "model", "router", "service", "files", "probe", "marker", "pull",
 )  # fmt: skip
+KEYS_PART = "keys"  # of a Secret with keys that somebody made without the portal
 
 # annotations
 SPEC_SHA256 = PREFIX + "spec-sha256"  # of an object as we asked for it
