@@ -220,7 +220,8 @@ def _main_frontend(config: RouterConfig) -> str:
 def _body_frontend(config: RouterConfig) -> str:
     socket = _quoted("unix@" + config.body_socket)
     logged = request_line.frontend(config.log_socket)
-    hop = _section("backend body_hop from base", [*rules.hop_rules(config), f"server hop {socket}"])
+    lines = [*rules.hop_rules(config), f"server hop {socket}"]
+    hop = _section(f"backend {rules.HOP} from base", lines)
     body = [f"bind {socket} mode 600", *logged, *rules.body_rules(config)]
     return f"{hop}\n\n{_section('frontend body from base', body)}"
 

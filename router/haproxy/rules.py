@@ -40,6 +40,7 @@ from router.haproxy.names import (
 if TYPE_CHECKING:
     from router.haproxy.render import RouterConfig
 
+HOP = "body_hop"  # the backend that hands bodies of unannounced length to the body frontend
 _LONGEST_ID = 100
 _ID = f"^[A-Za-z0-9._:+/=@-]{{1,{_LONGEST_ID}}}$"  # nothing that could break out of a JSON string
 
@@ -73,7 +74,6 @@ def frontend_rules(config: "RouterConfig") -> list[str]:
         *_size(config),
         *_forward(),
         *_frontend_answers(config),
-        "use_backend body_hop if { var(txn.hop) -m found }",
         *peer_rules.handed(config),
         "use_backend %[var(txn.be)]",
     ]
@@ -321,8 +321,8 @@ def _size(config: "RouterConfig") -> list[str]:
             too_large(config),
             f"if {{ req.body_size gt {config.body_limit} }}",
         ),
-        "http-request set-var(txn.hop) bool(true) if !announced { method POST }",
-        "http-request set-var(txn.hop) bool(true)"
+        "http-request set-var(txn.home) var(txn.be) if !announced { method POST }",
+        "http-request set-var(txn.home) var(txn.be)"
         " if !announced { req.fhdr(transfer-encoding) -m found }",
     ]
 
@@ -331,6 +331,8 @@ def _forward() -> list[str]:
     return [
         "http-request set-path /%[var(txn.op)]",
         f"http-request set-var(txn.timeout) var(txn.be),map_str({TIMEOUTS_MAP})",
+        # what has a home to come to later goes to the body frontend now
+        f"http-request set-var(txn.be) str({HOP}) if {{ var(txn.home) -m found }}",
     ]
 
 
@@ -362,6 +364,7 @@ def hop_rules(config: "RouterConfig") -> list[str]:
     return [
         "timeout server 24h",
         *request_line.silent(config.log_socket),
+        "http-request set-var(txn.be) var(txn.home)",
         *(
             f"http-request set-header x-slipway-{name} %[var(txn.{name})]"
             f" if {{ var(txn.{name}) -m found }}"
