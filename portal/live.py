@@ -28,6 +28,7 @@ DEADLINE = 2.0  # seconds
 COMPLAIN_EVERY = 60.0  # seconds
 TOPICS = frozenset(
     {
+        "attachment",
         "service",
         "deployment",
         "environment",

@@ -5,6 +5,7 @@ A kubeconfig's credentials are sealed as soon as they come and are shown to nobo
 is checked here, with the field that is wrong; the cluster itself is looked at by `attaching`.
 """
 
+import base64
 import hashlib
 import hmac
 import json
@@ -80,6 +81,10 @@ def look(text: str, context: str) -> Found:
     return Found(found.contexts, found.server, found.namespace, ".".join(map(str, version)))
 
 
+def is_namespace(text: str) -> bool:
+    return bool(_DNS_LABEL.fullmatch(text))
+
+
 def use(given: Use) -> Use:
     """As it is kept. Raises InvalidInput with its field."""
     if not _DNS_LABEL.fullmatch(given.namespace):
@@ -137,6 +142,37 @@ def unseal(text: str, name: str) -> KubeSpec:
         remedy="attach the cluster again with its kubeconfig",
     )
     return from_json(KubeSpec, json.loads(opened))
+
+
+def sealed_kubeconfig(spec: KubeSpec) -> str:
+    """What was read of a kubeconfig as one again, sealed: for a form that is filled in a second time."""
+    cluster: dict[str, str] = {"server": spec.server}
+    if spec.ca:
+        cluster["certificate-authority-data"] = _base64(spec.ca)
+    if spec.tls_server_name:
+        cluster["tls-server-name"] = spec.tls_server_name
+    user: dict[str, object] = {}
+    if spec.token:
+        user["token"] = spec.token
+    if spec.cert:
+        user["client-certificate-data"] = _base64(spec.cert)
+        user["client-key-data"] = _base64(spec.key)
+    if spec.program:
+        user["exec"] = json.loads(spec.program)
+    context = {"cluster": "it", "user": "it", "namespace": spec.namespace}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "as given before",
+        "contexts": [{"name": "as given before", "context": context}],
+        "clusters": [{"name": "it", "cluster": cluster}],
+        "users": [{"name": "it", "user": user}],
+    }
+    return sealed.seal(json.dumps(config), sealed.KUBECONFIGS)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def give(cluster: Cluster, spec: KubeSpec, given: Use) -> None:

@@ -13,6 +13,7 @@ from deployments.clusters.models import Cluster, Sku
 from deployments.errors import SlipwayError
 from deployments.types import EngineSpec
 from portal.forms.fields import set_choices
+from portal.forms.kubernetes import KubernetesFields
 
 # What can be attached at all, and in which words it is offered or not yet.
 KIND_NOTES = {
@@ -24,6 +25,9 @@ KIND_NOTES = {
 
 _PEM = {"rows": 4, "autocomplete": "off", "spellcheck": "false", "class": "mono"}
 _KEPT = "kept_key"
+_SECRETS = frozenset(
+    {"kubeconfig", "kubeconfig_file", "kept_kubeconfig", "engine_key", "kept_key", "engine_cert"}
+)
 
 
 def without_key(sent: QueryDict) -> QueryDict:
@@ -48,7 +52,7 @@ def sku_words(sku: Sku) -> str:
     return f"{sku.name} ({', '.join(parts)})" if parts else f"{sku.name} (read from it)"
 
 
-class AttachForm(forms.Form):
+class AttachForm(KubernetesFields):
     """A cluster to take into use. `kinds` are those that can be attached now."""
 
     name = forms.CharField(
@@ -119,12 +123,14 @@ class AttachForm(forms.Form):
         ]
         set_choices(self, "kind", offered)
         self.fields["kind"].initial = kinds[0] if kinds else None
-        skus = Sku.objects.order_by("family", "vcpu", "name")
-        by_family = [
-            (family, [(sku.name, sku_words(sku)) for sku in group])
-            for family, group in groupby(skus, key=lambda sku: sku.get_family_display())
+        skus = Sku.objects.order_by("provider", "family", "vcpu", "name")
+        groups = [
+            (group, [(sku.name, sku_words(sku)) for sku in rows])
+            for group, rows in groupby(
+                skus, key=lambda sku: f"{sku.provider}, {sku.get_family_display()}"
+            )
         ]
-        set_choices(self, "sku", by_family)
+        set_choices(self, "sku", groups)
 
     def clean_sku(self) -> Sku:
         return Sku.objects.get(name=self.cleaned_data["sku"])
@@ -149,6 +155,26 @@ class AttachForm(forms.Form):
             cleaned.get("engine_cert", ""),
             cleaned.get("engine_key") or cleaned.get(_KEPT, ""),
         )
+
+    def clean(self) -> dict[str, Any]:
+        """A Kubernetes cluster's parts are read together; `kube` holds them."""
+        cleaned = super().clean() or self.cleaned_data
+        if cleaned.get("kind") == Cluster.Kind.KUBERNETES.value:
+            spec, use = self.kube_spec(), self.use()
+            if spec is not None and use is not None:
+                self.kube = {"spec": spec, "use": use}
+        return cleaned
+
+    def kubernetes(self) -> dict[str, Any]:
+        """What `changes.attach_kubernetes` takes. `asked` fills the form in again; no credentials in it."""
+        plain = ("name", "purpose", "sku", "router_url", "description")
+        values = {name: self.cleaned_data[name] for name in plain}
+        asked = {
+            name: self.data.get(name, "")
+            for name in self.fields
+            if name not in _SECRETS and self.data.get(name)
+        }
+        return {**values, **self.kube, "asked": asked}
 
     def values(self) -> dict[str, Any]:
         """What `changes.attach` takes."""

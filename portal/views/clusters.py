@@ -10,15 +10,18 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from deployments.clusters import changes, drivers, engines, ports
+from deployments.clusters import attaching, changes, drivers, engines, kubes, ports
 from deployments.clusters.models import Cluster
-from deployments.errors import InvalidInput, SlipwayError
+from deployments.errors import InvalidInput, SlipwayError, Unavailable
 from portal import cluster_programs
 from portal.access import person, requires
 from portal.cluster_view import checks_of, cluster_state, health, nodes_of, tally, totals
 from portal.forms.clusters import KIND_NOTES, AttachForm, without_key
+from portal.forms.kubernetes import without_kubeconfig
 from portal.models import Role
 from portal.router_view import tls_view
+from portal.views.clusters_attaching import form_again
+from portal.views.clusters_kubernetes import kubernetes_context
 from portal.views.clusters_router import router_context
 from portal.views.clusters_signing import signing_context
 from portal.views.packages import refusing_context
@@ -68,12 +71,21 @@ def _default_router_url() -> str:
 @require_http_methods(["GET", "POST"])
 def attach(request: HttpRequest) -> HttpResponse:
     kinds = drivers.available_kinds()
-    found = None
+    found: engines.Found | None = None
+    found_kube: kubes.Found | None = None
     if request.method == "POST":
-        form = AttachForm(without_key(request.POST), kinds=kinds)
+        data = without_key(request.POST)
+        wrong_file = without_kubeconfig(data, request.FILES)
+        form = AttachForm(data, kinds=kinds, wrong_file=wrong_file)
         valid = form.is_valid()
         try:
-            if "look" in request.POST:
+            if "look-kube" in request.POST:
+                form.errors.clear()  # only the API server was asked about
+                found_kube = form.found()
+            elif valid and form.cleaned_data["kind"] == Cluster.Kind.KUBERNETES.value:
+                attachment = changes.attach_kubernetes(person(request), **form.kubernetes())
+                return redirect("cluster-attaching", attachment.pk)
+            elif "look" in request.POST:
                 found = engines.look(engines.checked(form.engine()))
                 form.errors.clear()  # only the Engine was asked about
             elif valid:
@@ -84,6 +96,8 @@ def attach(request: HttpRequest) -> HttpResponse:
         except SlipwayError as error:
             field = error.field if isinstance(error, InvalidInput) else ""
             form.add_error(field if field in form.fields else None, error.message)
+    elif again := form_again(request.GET.get("again", "")):
+        form = again
     else:
         taken = Cluster.objects.filter(name=changes.PROCESS_CLUSTER).exists()
         form = AttachForm(
@@ -102,11 +116,11 @@ def attach(request: HttpRequest) -> HttpResponse:
         for kind in Cluster.Kind.values
         if kind in KIND_NOTES and kind not in kinds
     ]
-    status = 422 if form.errors else 200
+    status = 422 if form.errors and request.method == "POST" else 200
     return render(
         request,
         "clusters/attach.html",
-        {"form": form, "later": later, "found": found},
+        {"form": form, "later": later, "found": found, "found_kube": found_kube},
         status=status,
     )
 
@@ -123,6 +137,7 @@ def _detail(cluster: Cluster) -> dict[str, Any]:
         "router": _router_state(cluster),
         "services": services,
         **router_context(cluster),
+        **kubernetes_context(cluster, timezone.now()),
     }
 
 
@@ -145,7 +160,11 @@ def live(request: HttpRequest, name: str) -> HttpResponse:
 def check(request: HttpRequest, name: str) -> HttpResponse:
     cluster = _get(name)
     try:
-        changes.refresh(cluster)
+        if cluster.kind == Cluster.Kind.KUBERNETES:
+            attaching.look_again(cluster)
+            cluster.refresh_from_db()
+        else:
+            changes.refresh(cluster)
     except SlipwayError as error:
         messages.error(request, error.message)
         return redirect(cluster)
@@ -157,13 +176,18 @@ def check(request: HttpRequest, name: str) -> HttpResponse:
 @requires(Role.ADMINISTRATOR)
 @require_http_methods(["GET", "POST"])
 def detach(request: HttpRequest, name: str) -> HttpResponse:
-    """What a Docker cluster has on its Engine is listed before it is given up."""
+    """What a cluster has on its Engine, or in its namespace, is listed before it is given up."""
     cluster = _get(name)
     if request.method == "GET":
         return render(request, "clusters/detach.html", {"cluster": cluster, **_belongings(cluster)})
     try:
-        changes.detach(person(request), cluster)
+        changes.detach(
+            person(request), cluster, leave_objects=request.POST.get("leave_objects") == "on"
+        )
         cluster_programs.follow_now()
+    except Unavailable as error:
+        messages.error(request, f"{error.message} {name} is still attached.")
+        return redirect("cluster-detach", name)
     except SlipwayError as error:
         messages.error(request, error.message)
         return redirect("cluster-detail", name)
@@ -172,7 +196,12 @@ def detach(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _belongings(cluster: Cluster) -> dict[str, Any]:
-    """What detaching removes from the Engine, and why that is unknown where it is."""
+    """What detaching removes from the Engine or the namespace, and why that is unknown where it is."""
+    if cluster.kind == Cluster.Kind.KUBERNETES:
+        try:
+            return {"objects": attaching.belongings(cluster)}
+        except SlipwayError as error:
+            return {"unknown": error.message}
     if cluster.kind != Cluster.Kind.DOCKER:
         return {}
     from deployments.agent import dismantling  # with the client library, which is slow to import

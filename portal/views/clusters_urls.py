@@ -2,11 +2,21 @@
 
 from django.urls import path
 
-from portal.views import clusters, clusters_router, clusters_signing, clusters_size, packages
+from portal.views import (
+    clusters,
+    clusters_attaching,
+    clusters_router,
+    clusters_signing,
+    clusters_size,
+    packages,
+)
 
 urlpatterns = [
     path("", clusters.cluster_list, name="cluster-list"),
     path("_attach/", clusters.attach, name="cluster-attach"),
+    path("_role/", clusters_attaching.role, name="cluster-role"),
+    path("_attaching/<int:pk>/", clusters_attaching.page, name="cluster-attaching"),
+    path("_attaching/<int:pk>/live/", clusters_attaching.live, name="cluster-attaching-live"),
     path("<slug:name>/", clusters.detail, name="cluster-detail"),
     path("<slug:name>/live/", clusters.live, name="cluster-live"),
     path("<slug:name>/check/", clusters.check, name="cluster-check"),

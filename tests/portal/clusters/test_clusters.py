@@ -152,8 +152,8 @@ def test_this_machine_is_attached(skus: None, administrator: User, seen: list[st
         ({"name": ""}, "name"),
         ({"name": "other"}, "name"),
         ({"kind": "docker", "name": "engine", "engine_url": "http://x"}, "engine_url"),
-        ({"kind": "docker", "name": "engine", "engine_url": "tcp://10.0.0.5:2376"}, "engine_url"),
-        ({"kind": "kubernetes"}, "kind"),
+        ({"kind": "docker", "name": "engine", "engine_url": "tcp://10.0.0.5:2376"}, "engine_ca"),
+        ({"kind": "kubernetes", "name": "kube"}, "kubeconfig"),
         ({"sku": "Standard_Unheard"}, "sku"),
         ({"router_url": "127.0.0.1:8080"}, "router_url"),
         ({"router_url": "ftp://127.0.0.1"}, "router_url"),
@@ -174,10 +174,9 @@ def test_what_cannot_be_attached_is_said_beside_its_field(
 
 def test_skus_are_offered_by_family_with_their_size(skus: None, administrator: User) -> None:
     text = _sign_in(administrator).get(reverse("cluster-attach")).content.decode()
-    for label in ('<optgroup label="CPU">', '<optgroup label="GPU">', '<optgroup label="FPGA">'):
-        assert label in text
+    for label in ("Azure, CPU", "Azure, GPU", "Azure, FPGA", "AWS, GPU", "Google, CPU", "Own, CPU"):
+        assert f'<optgroup label="{label}">' in text
     assert "Standard_NC6 (6 vCPU, 56 GiB, NVIDIA Tesla K80)" in text
-    assert "Kubernetes clusters cannot be attached by this version" in text
 
 
 def test_checks_are_run_again_by_a_deployer_and_not_by_a_viewer(
