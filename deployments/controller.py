@@ -72,6 +72,7 @@ class _View:
     observation: Observation
     routes: RouteReport | None
     by_name: dict[str, ObservedService] = field(default_factory=dict)
+    changed: frozenset[str] = frozenset()  # services that somebody else laid hands on
 
 
 class Controller:
@@ -170,6 +171,7 @@ class Controller:
             # the router's word first: a replica it names may still be missing in it, never too many
             routes = driver.routes()
             observation = driver.observe()
+            changed = driver.drifted()
         except SlipwayError as error:
             if cluster.name not in self._unseen:
                 self._unseen.add(cluster.name)
@@ -187,7 +189,7 @@ class Controller:
             announce("cluster", cluster.name)
         self._capacity(cluster, driver)
         by_name = {item.spec.name: item for item in observation.services}
-        return _View(driver, observation, routes, by_name)
+        return _View(driver, observation, routes, by_name, changed)
 
     def _capacity(self, cluster: Cluster, driver: Driver) -> None:
         if self._clock() - self._capacity_at.get(cluster.name, 0.0) < _CAPACITY_EVERY:
@@ -229,7 +231,7 @@ class Controller:
             left = Standing(ServiceState(service.state), service.state_cause)
             self._show(service, observed, left, {})
             return
-        self._drift(service, observed)
+        self._drift(service, observed, service.name in view.changed)
         standing = rollout.together(observed, standings)
         reason = f"{_of_the_last(service)} {standing.reason}".strip()
         self._show(service, observed, Standing(standing.state, reason), standings)
@@ -309,8 +311,11 @@ class Controller:
         if reached >= rollout.step_index("starting") > known:
             journal.write(f"Checking the status of inference endpoint {deployment.service.name}.")
 
-    def _drift(self, service: Service, observed: ObservedService | None) -> None:
-        """Apply a row the cluster's copy is older than; twice seen, since rows are read later."""
+    def _drift(
+        self, service: Service, observed: ObservedService | None, changed: bool = False
+    ) -> None:
+        """Apply a row the cluster's copy is older than, or of which the cluster made something else;
+        twice seen, since rows are read later."""
         seen = observed.spec.generation if observed else -1
         if seen > service.generation:
             # a restored database: what people change next must count as newer than what runs
@@ -318,7 +323,7 @@ class Controller:
                 generation=seen
             )
             return
-        if seen == service.generation:
+        if seen == service.generation and not changed:
             self._drifted.discard(service.pk)
         elif service.pk not in self._drifted:
             self._drifted.add(service.pk)

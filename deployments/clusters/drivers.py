@@ -1,13 +1,18 @@
 """From a cluster's row to its driver: the one table by kind, each imported on first use."""
 
+import threading
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 
 from deployments.clusters.models import Cluster
 from deployments.drivers.base import Driver
 from deployments.errors import PermanentError
+
+if TYPE_CHECKING:
+    from deployments.drivers.kube_file import KubeFile
 
 
 def _process(name: str) -> Driver:
@@ -22,10 +27,39 @@ def _docker(name: str) -> Driver:
     return DockerDriver(settings.HOME.cluster(name))
 
 
+def _kubernetes(name: str) -> Driver:
+    from deployments.drivers import kube_file
+
+    return _kube_driver(name, kube_file.read(settings.HOME.cluster(name)))
+
+
+_kube_drivers: dict[str, tuple[object, Driver]] = {}
+_kube_lock = threading.Lock()
+
+
+def _kube_driver(name: str, file: "KubeFile") -> Driver:
+    """Made anew when the portal has told other credentials or settings; the watches of the old one end."""
+    from deployments.drivers.kubernetes import KubernetesDriver
+    from deployments.kube.api import Kube
+
+    with _kube_lock:
+        known = _kube_drivers.get(name)
+        if known is not None and known[0] == file:
+            return known[1]
+        made = KubernetesDriver(Kube(file.kube), file.settings, cluster=name, logins=file.logins)
+        _kube_drivers[name] = (file, made)
+    if known is not None and isinstance(known[1], KubernetesDriver):
+        known[1].close()
+    return made
+
+
 _BY_KIND: dict[str, Callable[[str], Driver]] = {
     Cluster.Kind.PROCESS.value: _process,
     Cluster.Kind.DOCKER.value: _docker,
+    Cluster.Kind.KUBERNETES.value: _kubernetes,
 }
+# Of these the driver goes by a file that changes: it is looked at each time.
+_LIVELY = frozenset({Cluster.Kind.KUBERNETES.value})
 
 
 def available_kinds() -> tuple[str, ...]:
@@ -34,7 +68,12 @@ def available_kinds() -> tuple[str, ...]:
 
 
 def driver_for(cluster: Cluster) -> Driver:
-    """The cluster's driver; one object a process, kind and name. Drivers keep nothing themselves."""
+    """The cluster's driver; one object a process, kind and name. Drivers keep nothing themselves.
+
+    Raises Unavailable where how a cluster is reached is not written down.
+    """
+    if cluster.kind in _LIVELY:
+        return _BY_KIND[cluster.kind](cluster.name)
     return _driver(cluster.kind, cluster.name)
 
 

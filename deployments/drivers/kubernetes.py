@@ -134,7 +134,7 @@ class KubernetesDriver(Driver):
     def scale(
         self, service: str, version: str, replicas: int, prefer_removing: Sequence[str] = ()
     ) -> None:
-        path = self._path("apps/v1", "Deployment", names.deployment(service, version))
+        path = self._path("apps/v1", "Deployment", self._deployment(service, version))
         if prefer_removing and self.kube.version() >= _DELETION_COST_SINCE:
             self._mark(prefer_removing)
         try:
@@ -209,11 +209,11 @@ class KubernetesDriver(Driver):
         by_name = {item["metadata"]["name"]: item for item in standing.values()}
         place = self._place()
         found = set()
-        for service in self.observe().services:
-            spec = service.spec
+        with self._lock:
+            specs = self._reader.specs(watches.secrets.objects())
+        for spec in specs.values():
             for version in spec.versions:
-                name = names.deployment(spec.name, version.name)
-                item = by_name.get(name)
+                item = by_name.get(names.deployment(spec.name, version.name))
                 if item is None or (_ours(item) and self._differs(spec, version, item, place)):
                     found.add(spec.name)
         self._compared = {name: kept for name, kept in self._compared.items() if name in by_name}
@@ -313,6 +313,15 @@ class KubernetesDriver(Driver):
             for item in self._items(version, kind, mine):
                 if _ours(item) and (kind, item["metadata"]["name"]) not in wanted:
                     self.kube.delete(objects.path(item))
+
+    def _deployment(self, service: str, version: str) -> str:
+        """Its name: one that others made has another than ours would have."""
+        if self._watches is not None:
+            for item in self._watches.deployments.objects().values():
+                named = (_label(item, names.SERVICE), kubernetes_reading.version_label(item))
+                if named == (service, version) and not _ours(item):
+                    return str(item["metadata"]["name"])
+        return names.deployment(service, version)
 
     def _mark(self, pods: Sequence[str]) -> None:
         """Have these go first; the first of them before all others."""

@@ -98,7 +98,7 @@ class Reader:
     def observe(self, seen: Seen, now: float) -> Observation:
         """Every service with a spec, or with a Deployment of our labels."""
         deployments, pods = _by_service(seen.deployments), _by_service(seen.pods)
-        specs = self._read_specs(seen.secrets)
+        specs = self.specs(seen.secrets)
         events = self._by_pod(seen.events)
         services = []
         for name in sorted({*deployments, *specs}):
@@ -139,20 +139,17 @@ class Reader:
             names.selector(spec.name, version.name)[names.VERSION]: version
             for version in spec.versions
         }
-        by_version = {
-            item["metadata"]["labels"].get(names.VERSION, ""): item for item in deployments
-        }
+        by_version = {version_label(item): item for item in deployments}
         desired = []
         replicas = [
-            self._replica(pod, versions.get(_label(pod, names.VERSION)), events, seen)
-            for pod in pods
+            self._replica(pod, versions.get(version_label(pod)), events, seen) for pod in pods
         ]
         for label, version in versions.items():
             standing = by_version.get(label)
             count = version.scaling.minimum
             if standing is not None:
                 count = int(standing.get("spec", {}).get("replicas", 1))
-                here = sum(_label(pod, names.VERSION) == label for pod in pods)
+                here = sum(version_label(pod) == label for pod in pods)
                 if here < count and (missing := _not_created(standing, version)):
                     replicas.append(missing)
             desired.append(ObservedVersion(version.name, count))
@@ -175,12 +172,13 @@ class Reader:
         if kept is not None and kept[0] == stamp:
             return kept[1]
         revision = version.revision if version is not None else None
-        name = version.name if version is not None else _label(pod, names.VERSION)
+        name = version.name if version is not None else version_label(pod)
         made = replica(pod, revision, name, said, tail, seen.nodes)
         self._replicas[uid] = (stamp, made)
         return made
 
-    def _read_specs(self, secrets: Objects) -> dict[str, ServiceSpec]:
+    def specs(self, secrets: Objects) -> dict[str, ServiceSpec]:
+        """Of the services that Slipway deployed, by name; the same objects while nobody changed them."""
         found, kept = {}, {}
         for uid, secret in secrets.items():
             if _label(secret, names.PART) != names.SERVICES:
@@ -232,7 +230,7 @@ def replica(
     return Replica(
         id=meta["name"],
         service=_label(pod, names.SERVICE),
-        version=version or _label(pod, names.VERSION),
+        version=version or version_label(pod),
         revision=number,
         phase=phase,
         address=(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}") if ip else "",
@@ -456,7 +454,7 @@ def other_scalers(
         mine = by_name.get(target.get("name", ""))
         if target.get("kind") != "Deployment" or mine is None:
             continue
-        service, label = _label(mine, names.SERVICE), _label(mine, names.VERSION)
+        service, label = _label(mine, names.SERVICE), version_label(mine)
         name = item["metadata"]["name"]
         found[service, labels.get((service, label), label)] = f"HorizontalPodAutoscaler {name}"
     return found
@@ -513,6 +511,11 @@ def _statuses(status: Mapping[str, Any]) -> list[Object]:
         *(status.get("initContainerStatuses") or ()),
         *(status.get("containerStatuses") or ()),
     ]
+
+
+def version_label(found: Object) -> str:
+    """Of a Deployment or a pod; what others made need not name one."""
+    return _label(found, names.VERSION) or "default"
 
 
 def _label(found: Object, name: str) -> str:

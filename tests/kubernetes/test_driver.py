@@ -163,14 +163,14 @@ def test_a_service_from_applied_to_gone(
     assert list(driver.log_replicas("own")) == [one.id]
     assert "hidden" not in str(kube.items(f"/api/v1/namespaces/{space}/pods").items)
 
-    driver.scale("own", "default", 3)
-    there.ready("own", 3)
-    assert there.service("own").desired[0].desired == 3
+    driver.scale("own", "default", 2)
+    there.ready("own", 2)
+    assert there.service("own").desired[0].desired == 2
 
     # an update keeps the count, and an older one changes nothing
     there.deploy(spec(revision=2, generation=2))
     two = there.until(
-        "own", lambda: {item.revision for item in there.ready("own", 3)} == {2} and "new", 60
+        "own", lambda: {item.revision for item in there.ready("own", 2)} == {2} and "new", 60
     )
     assert two == "new"
     there.deploy(spec(revision=1, generation=1))
@@ -311,4 +311,6 @@ def test_a_service_made_without_the_portal_is_one(there: Cluster, kube: Kube, sp
     assert len(found.auth.key_digests) == 1
     assert (found.versions[0].revision.concurrency, found.versions[0].scaling.maximum) == (4, 3)
     assert there.driver.drifted() == frozenset()
+    there.driver.scale("plain", "default", 2)
+    cluster.until(lambda: there.service("plain").desired[0].desired == 2, 5)
     kube.delete(f"{deployments}/plain")

@@ -62,7 +62,7 @@ def test_a_second_attachment_is_refused(fake):
 @pytest.mark.parametrize(
     ("values", "field"),
     [
-        ({"kind": "kubernetes"}, "kind"),
+        ({"kind": "mesos"}, "kind"),
         ({"name": "elsewhere"}, "name"),
         ({"purpose": "Nonsense"}, "purpose"),
         ({"router_url": ""}, "router_url"),
