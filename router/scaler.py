@@ -55,11 +55,13 @@ class Scaler:
         self._clock = clock
         self.capacity: Capacity | None = None
         self._capacity_at = 0.0
+        self._others: Mapping[tuple[str, str], str] = {}  # who else scales a version
 
     async def second(self, made: Sequence[Sample]) -> None:
         """A second ended, with these samples: one verdict for each version."""
         now = self._clock()
         await self.look_at_room()
+        await self._look_at_others()
         measured: Mapping[Key, Sample] = {Key(item.service, item.version): item for item in made}
         idle: dict[tuple[int, int], Second] = {}  # most of a thousand are: the same one for all
         for key, version in self.versions.by_key.items():
@@ -72,7 +74,7 @@ class Scaler:
                     alike = (sample.at, sample.ready)
                     second = idle.get(alike) or idle.setdefault(alike, window.second([sample]))
                     version.window = version.window.add(second)
-                if _still(version, now):
+                if _still(version, now) and key not in self._others:
                     version.passed_at = now
                     continue
             await self._decide(key, version, now)
@@ -89,6 +91,13 @@ class Scaler:
         except SlipwayError as error:
             self.capacity = None  # unknown, not full
             self._say("capacity", f"the cluster's room is not known: {error.message}")
+
+    async def _look_at_others(self) -> None:
+        """Who else scales; where that cannot be seen, whoever did before."""
+        try:
+            self._others = await asyncio.to_thread(self.driver.foreign_scalers)
+        except SlipwayError as error:
+            self._say("scalers", f"whether something else scales is not known: {error.message}")
 
     async def reading(self, at: float, figures: Mapping[Key, BackendFigures]) -> None:
         """What stood in the router at a moment: the versions whose queue may ask for more at once."""
@@ -123,6 +132,7 @@ class Scaler:
             standing=version.standing,
             window=version.window,
             placeable=sampling.placeable(self.capacity, revision.resources),
+            other_scaler=self._others.get((key.service, key.version), ""),
             reading=reading,
         )
         limits = Limits(version.spec.scaling, revision.concurrency)

@@ -97,6 +97,10 @@ class MemoryDriver(Driver):
         self.scaled: list[tuple[str, str, int, tuple[str, ...]]] = []
         self.reachable = True
         self.router = RouterSpec()
+        self.others: dict[tuple[str, str], str] = {}
+
+    def foreign_scalers(self) -> dict[tuple[str, str], str]:
+        return dict(self.others)
 
     def put(self, spec: ServiceSpec, *replicas: Replica) -> None:
         self.services[spec.name] = spec

@@ -114,3 +114,18 @@ def test_the_second_after_a_reading_is_weighed_as_ever() -> None:
     assert world.desired == 9
     assert world.rows[-1].code == Code.UP
     assert "newest reading" not in world.rows[-1].reason
+
+
+def test_a_version_that_something_else_scales_is_left_alone_until_that_is_gone() -> None:
+    world = World()
+    world.idle(3)
+    world.driver.others = {("demo", "default"): "HorizontalPodAutoscaler cpu"}
+    world.idle(200)  # it stands still, and is told of all the same
+    world.reading(1, 9)
+    assert world.driver.scaled == []
+    row = next(item for item in world.rows if item.code == Code.CONFLICT)
+    assert "HorizontalPodAutoscaler cpu scales this version too" in row.reason
+    world.driver.others = {}
+    world.idle(1)
+    world.reading(1, 9)
+    assert world.desired > 1
