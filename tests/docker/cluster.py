@@ -148,11 +148,12 @@ class DockerCluster:
     def own(self, number: int, container: ContainerSpec) -> RevisionSpec:
         return self.revision(number, container=container, environment=EnvironmentSpec("", ""))
 
-    def deploy(self, revision: RevisionSpec, count: int = 1) -> None:
+    def deploy(self, revision: RevisionSpec, count: int = 1, most: int = 5) -> None:
+        """`most` is as far as the autoscaler may go."""
         self.generation += 1
         if revision.container is None:
             self.driver.stage(revision, self.blobs)
-        version = VersionSpec("default", revision, Scaling(minimum=count, maximum=max(count, 5)))
+        version = VersionSpec("default", revision, Scaling(minimum=count, maximum=max(count, most)))
         auth = AuthSpec(key_enabled=False)
         self.driver.apply(
             ServiceSpec(revision.service, (version,), auth, generation=self.generation)
