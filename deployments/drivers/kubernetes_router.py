@@ -221,6 +221,8 @@ def _pod(settings: KubeSettings, cluster: str) -> Object:
     pull = {"imagePullSecrets": [{"name": settings.pull_secret}]} if settings.pull_secret else {}
     return {
         "serviceAccountName": NAME,
+        # a Service of ours would make variables that look like settings of ours
+        "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,

@@ -1,0 +1,174 @@
+"""The router in a real cluster: scoring, and what is lost when its pods and its replicas come and go."""
+
+import asyncio
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from deployments.drivers import kubernetes_router as shapes
+from deployments.drivers import kubernetes_routers as routers
+from deployments.drivers.kubernetes import KubernetesDriver
+from deployments.kube.api import Kube
+from deployments.types import Purpose, RouterSpec
+from tests.kubernetes import cluster
+from tests.kubernetes.routers import Answers, Client, Router, paced, router
+
+pytestmark = pytest.mark.kubernetes
+
+
+@pytest.fixture(scope="module")
+def kube() -> Iterator[Kube]:
+    made = Kube(cluster.spec())
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def three(kube: Kube) -> Iterator[Router]:
+    """Three router pods and a service of four replicas that somebody made with kubectl."""
+    with router(kube, Purpose.DENSE_PROD, 3) as made:
+        made.deploy("counted", replicas=4)
+        made.routed("counted", 4)
+        yield made
+
+
+async def while_loaded(
+    made: Router, name: str, act: Callable[[], None], rate: float = 100.0, after: float = 2.0
+) -> Answers:
+    """Load before, while and after something is done to the cluster."""
+    answers, done = Answers(), asyncio.Event()
+    load = asyncio.create_task(paced(made.address(), name, answers, done, rate))
+    await asyncio.sleep(2)
+    await asyncio.to_thread(act)
+    await asyncio.sleep(after)
+    done.set()
+    await load
+    return answers
+
+
+async def test_a_request_comes_through_whichever_pod_has_it(three: Router) -> None:
+    for pod in three.pods():
+        client = Client(
+            (pod["status"]["podIP"], shapes.SCORE_PORT), "/api/v1/service/counted/score"
+        )
+        assert await client.post() == 200
+        client.close()
+
+
+async def test_no_replica_has_more_inside_than_it_takes(three: Router) -> None:
+    answers, done = Answers(), asyncio.Event()
+    # all four are busy most of the time: 130 of 200 a second
+    load = asyncio.create_task(paced(three.address(), "counted", answers, done, 130))
+    await asyncio.sleep(10)
+    done.set()
+    await load
+    assert answers.bad == {}
+    assert three.most("counted") == [1, 1, 1, 1]
+
+
+async def test_requests_are_in_the_leaders_figures(three: Router) -> None:
+    holder = cluster.until(lambda: routers.leader(three.kube, three.space))
+    page = three.ask(holder, "/telemetry?after=0")
+    fields = page["sample_fields"]
+    name, arrivals = fields.index("service"), fields.index("arrivals")
+    before = sum(row[arrivals] for row in page["samples"] if row[name] == "counted")
+    answers = await while_loaded(three, "counted", lambda: None)
+
+    def told() -> bool:
+        rows = three.ask(holder, f"/telemetry?after=0&epoch={page['epoch']}")["samples"]
+        seen = sum(row[arrivals] for row in rows if row[name] == "counted") - before
+        return seen == answers.codes[200]
+
+    cluster.until(told, 20)
+
+
+async def test_a_router_pod_that_is_deleted_takes_no_request_along(three: Router) -> None:
+    [first, *_] = [pod["metadata"]["name"] for pod in three.pods()]
+
+    def delete() -> None:
+        three.kube.delete(f"/api/v1/namespaces/{three.space}/pods/{first}")
+        cluster.until(lambda: first not in names_of(routers.pods(three.kube, three.space)), 90)
+
+    answers = await while_loaded(three, "counted", delete)
+    three.wait(3)
+    assert answers.bad == {}
+    assert max(three.most("counted")) == 1
+
+
+async def test_a_leader_whose_processes_are_killed_takes_along_only_what_was_inside(
+    three: Router,
+) -> None:
+    holder = cluster.until(lambda: routers.leader(three.kube, three.space))
+
+    def kill() -> None:
+        kill_in(three, holder)
+        cluster.until(lambda: holder not in names_of(three.pods()), 20)
+        three.wait(3)
+
+    answers = await while_loaded(three, "counted", kill)
+    lost = sum(answers.bad.values())
+    # 100 a second: what was inside it, and what was sent to it until its Service knew
+    assert lost <= 150, answers.bad
+    print(f"lost {lost} of {sum(answers.codes.values())}: {answers.bad}")
+    assert max(three.most("counted")) <= 2  # without gates, two pods may have one for a moment
+
+
+async def test_the_router_is_updated_without_a_request_lost(three: Router) -> None:
+    folder = f"/apis/apps/v1/namespaces/{three.space}/deployments/{shapes.NAME}"
+
+    def update() -> None:
+        before = set(names_of(routers.pods(three.kube, three.space)))
+        note = {"metadata": {"annotations": {"slipway.dev/again": "1"}}}
+        three.kube.patch(folder, {"spec": {"template": note}})
+        cluster.until(lambda: len(set(names_of(three.pods())) - before) == 3, 180)
+        cluster.until(lambda: not before & set(names_of(routers.pods(three.kube, three.space))), 60)
+
+    answers = await while_loaded(three, "counted", update)
+    assert answers.bad == {}
+    assert max(three.most("counted")) == 1
+
+
+async def test_replicas_that_come_and_go_lose_nothing(three: Router) -> None:
+    folder = f"/apis/apps/v1/namespaces/{three.space}/deployments/counted"
+
+    def change() -> None:
+        for count in (2, 4):
+            three.kube.patch(f"{folder}/scale", {"spec": {"replicas": count}})
+            three.routed("counted", count)
+        before = set(names_of(three.replicas("counted")))
+        note = {"metadata": {"annotations": {"slipway.dev/again": "1"}}}
+        three.kube.patch(folder, {"spec": {"template": note}})
+        cluster.until(lambda: len(set(names_of(three.replicas("counted"))) - before) == 4, 120)
+        three.routed("counted", 4)
+
+    answers = await while_loaded(three, "counted", change, rate=60)
+    assert answers.bad == {}
+    assert max(three.most("counted")) == 1
+
+
+async def test_settings_reach_every_pod_within_two_seconds(three: Router) -> None:
+    driver = KubernetesDriver(three.kube, three.settings)
+    spec = RouterSpec(generation=7, purpose=Purpose.DENSE_PROD, revoked_tokens=("one",))
+    driver.apply_router(spec)
+
+    def followed() -> bool:
+        told = [three.ask(pod, "/setup") for pod in names_of(three.pods())]
+        return bool(told) and all(status["generation"] == 7 for status in told)
+
+    cluster.until(followed, 2)
+    driver.close()
+
+
+def names_of(pods: list[dict[str, Any]]) -> list[str]:
+    return [pod["metadata"]["name"] for pod in pods]
+
+
+def kill_in(made: Router, pod: str) -> None:
+    """kill -9 of all but the pod's process 1, which nobody inside can kill."""
+    code = "import os; os.kill(-1, 9)"
+    subprocess.run(
+        ["kubectl", "exec", "-n", made.space, pod, "--", "python", "-c", code],
+        check=False, capture_output=True, timeout=30,
+    )  # fmt: skip
