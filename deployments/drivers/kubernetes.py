@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from deployments.codec import from_json, to_json
-from deployments.drivers import kubernetes_logs, kubernetes_reading
+from deployments.drivers import kubernetes_logs, kubernetes_reading, kubernetes_routers
 from deployments.drivers import kubernetes_names as names
 from deployments.drivers import kubernetes_objects as objects
 from deployments.drivers.base import BlobSource, Driver, LogPage
@@ -42,6 +42,7 @@ from deployments.types import (
     Observation,
     RevisionSpec,
     RouteReport,
+    RouterPods,
     RouterSpec,
     ServiceSpec,
     VersionSpec,
@@ -50,6 +51,7 @@ from deployments.types import (
 log = logging.getLogger(__name__)
 
 _TAIL_LINES = 200
+_PODS_FOR = 5.0  # seconds for which the router's pods are taken to be as many
 _KEPT_FILES = 3600.0  # seconds for which the files of a revision nobody has stay
 _DELETION_COST_SINCE = (1, 22)
 # of a pod's events those that say what goes wrong, and what a cluster autoscaler does about it
@@ -83,6 +85,7 @@ class KubernetesDriver(Driver):
         self._room: _Room | None = None
         self._tails = _Tails(kube, settings.namespace)
         self._router: tuple[str, RouterSpec] = ("", _NO_SETTINGS)
+        self._pods: tuple[float, RouterPods] | None = None
         self._compared: dict[str, tuple[object, bool]] = {}
 
     def close(self) -> None:
@@ -186,7 +189,7 @@ class KubernetesDriver(Driver):
             secrets=watches.secrets.objects(),
             events=watches.events.objects(),
             tails=self._tails.of(pods),
-            nodes=self._nodes() if self._room is not None else (),
+            nodes=self._nodes_seen(),
         )
         with self._lock:
             return self._reader.observe(seen, time.time())
@@ -221,6 +224,25 @@ class KubernetesDriver(Driver):
 
     def publish_routes(self, report: RouteReport) -> None:
         """Nobody here waits for it: a pod that goes drains itself, and the router sees that it goes."""
+
+    def routes(self) -> RouteReport | None:
+        return kubernetes_routers.routes(self.kube, self.settings.namespace)
+
+    def router_pods(self) -> RouterPods | None:
+        """Asked each second by each of them; it changes rarely."""
+        known = self._pods
+        if known is None or time.monotonic() - known[0] > _PODS_FOR:
+            try:
+                nodes = len(self._nodes())
+            except SlipwayError:
+                nodes = None
+            found = kubernetes_routers.router_pods(self.kube, self.settings, nodes)
+            self._pods = known = (time.monotonic(), found)
+        return known[1]
+
+    def resize_router(self, pods: int) -> None:
+        kubernetes_routers.resize_router(self.kube, self.settings, pods)
+        self._pods = None
 
     def logs(
         self, replica: str, *, cursor: str = "", limit: int = 1000, previous: bool = False
@@ -353,6 +375,14 @@ class KubernetesDriver(Driver):
             selector=self.settings.node_selector,
             tolerations=self.settings.tolerations,
         )
+
+    def _nodes_seen(self) -> tuple[NodeCapacity, ...]:
+        """Without a look at the whole cluster, which a router may not be allowed, services are seen all the
+        same."""
+        try:
+            return self._nodes() if self._room is not None else ()
+        except SlipwayError:
+            return ()
 
     def _differs(self, spec: ServiceSpec, version: VersionSpec, item: Object, place: Place) -> bool:
         name = item["metadata"]["name"]

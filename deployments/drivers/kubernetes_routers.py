@@ -59,13 +59,9 @@ def remove_router(kube: Kube, settings: KubeSettings) -> None:
             return  # then we made none
 
 
-def router_pods(kube: Kube, settings: KubeSettings) -> RouterPods:
-    """How many pods it has and may have. Raises NotFound where there is no router."""
-    nodes: int | None
-    try:
-        nodes = len(kube.items("/api/v1/nodes", newest=False).items)
-    except PermanentError:
-        nodes = None
+def router_pods(kube: Kube, settings: KubeSettings, nodes: int | None) -> RouterPods:
+    """How many pods it has and may have; `nodes` is how many the cluster has, None where that is not
+    known. Raises NotFound where there is no router."""
     found = kube.get(_deployment(settings.namespace))
     return shapes.size(found, settings.purpose, nodes)
 
