@@ -16,7 +16,8 @@ from deployments.drivers import kubernetes_names as names
 from deployments.errors import Conflict, NotFound, PermanentError, SlipwayError, Unavailable
 from deployments.kube.api import Kube
 
-OURS = f"app.kubernetes.io/managed-by={names.MANAGER},{names.PART}"
+CHECKER = f"{names.MANAGER}-check"  # manages what a check makes for a moment
+OURS = f"app.kubernetes.io/managed-by in ({names.MANAGER},{CHECKER}),{names.PART}"
 _GONE_SECONDS = 180.0
 _LOOK_EVERY = 0.5
 # group and version, resource, kind; what others are made by goes before these

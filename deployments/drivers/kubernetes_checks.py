@@ -402,6 +402,62 @@ def devices(found: Sequence[Node], wanted: Size) -> Check:
     return Check(DEVICES, CheckStatus.PASS, seen)
 
 
+@dataclass(frozen=True, slots=True)
+class RouterPod:
+    """One pod of the router as seen. `words`: why it does not run, or the last it said when it ended."""
+
+    name: str
+    ready: bool
+    node: str = ""
+    words: str = ""
+
+
+def router_starts(pods: Sequence[RouterPod], wanted: int, seconds: float) -> Check:
+    """Whether all of them are ready."""
+    ready = [pod for pod in pods if pod.ready]
+    if len(ready) >= wanted:
+        where = ", ".join(sorted({pod.node for pod in ready if pod.node}))
+        words = f"{len(ready)} pod{'s' * (len(ready) != 1)} ready on {where}, after {seconds:.0f} s"
+        return Check(ROUTER_STARTS, CheckStatus.PASS, words)
+    words = f"{len(ready)} of {wanted} pods are ready after {seconds:.0f} s"
+    if not pods:
+        return Check(
+            ROUTER_STARTS,
+            CheckStatus.FAIL,
+            f"{words}; none was made",
+            "Look at the events of the namespace: a quota or a policy may refuse pods.",
+        )
+    why = "; ".join(f"{pod.name}: {pod.words}" for pod in pods if not pod.ready and pod.words)
+    return Check(
+        ROUTER_STARTS,
+        CheckStatus.FAIL,
+        f"{words}. {why}".strip(),
+        "See that nodes can pull its image and have room for it, and that its pods reach the API server.",
+    )
+
+
+def router_peers(pods: Sequence[str], leader: str, complaints: Sequence[str]) -> Check:
+    """Whether one leads, and nobody says of another that it cannot be read."""
+    if complaints:
+        return Check(
+            ROUTER_PEERS,
+            CheckStatus.FAIL,
+            "; ".join(complaints[:3]),
+            "Router pods must reach each other: see network policies and the nodes' firewalls.",
+        )
+    if leader not in pods:
+        said = f"the Lease says {leader}, which is gone" if leader else "nobody holds the Lease"
+        remedy = (
+            "The pods must reach the API server and may write their Lease; see a router pod's log."
+        )
+        return Check(ROUTER_PEERS, CheckStatus.FAIL, said, remedy)
+    others = len(pods) - 1
+    words = f"{leader} leads" + (
+        f" {others} other{'s' * (others != 1)}" if others else "; it is alone"
+    )
+    return Check(ROUTER_PEERS, CheckStatus.PASS, words)
+
+
 def after(phase: str) -> tuple[str, ...]:
     """The checks of what a deployment was doing when it failed: a step or a phase of a replica."""
     return _OF_PHASE.get(phase, (ANSWERS, PURPOSE))

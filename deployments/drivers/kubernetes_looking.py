@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from deployments.drivers import kubernetes_belongings as ours
 from deployments.drivers import kubernetes_checks as checks
 from deployments.drivers import kubernetes_names as names
-from deployments.drivers import kubernetes_network, kubernetes_probe
+from deployments.drivers import kubernetes_network, kubernetes_probe, kubernetes_router_checks
 from deployments.drivers.kubernetes_checks import RegistryAsked, Wanted
 from deployments.drivers.kubernetes_network import Network
 from deployments.errors import NotFound, PermanentError, SlipwayError, TemporaryError
@@ -153,7 +153,9 @@ class Looking:
                 )
             else:
                 yield kubernetes_probe.target_check(name, seen)
-        yield from router_checks(self._kube, self._settings)
+        yield from kubernetes_router_checks.run(
+            self._kube, self._settings, self._cluster, say=self._say, seconds=self._probe_seconds
+        )
 
     def _registry(
         self, registry: RegistryAsked, targets: dict[str, str]
@@ -265,14 +267,6 @@ class Looking:
             return self._kube.items(path).items
         except SlipwayError:
             return None
-
-
-def router_checks(kube: Kube, settings: KubeSettings) -> Iterator[Check]:
-    """Start, peers and a pod, as far as there is a router to ask."""
-    for name in (checks.ROUTER_STARTS, checks.ROUTER_PEERS, checks.ROUTER_POD):
-        yield Check(
-            name, CheckStatus.UNKNOWN, "no router runs there yet; the first deployment will tell"
-        )
 
 
 def _resolves(server: str) -> Check:
