@@ -19,7 +19,8 @@ INDEX = Path(__file__).parent.parent / "docs" / "pages.md"
 
 
 class Picture(NamedTuple):
-    """`path` may hold {service} and {cluster}; `words` say what the page is for, and may be empty."""
+    """`path` may hold {service}, {cluster}, {docker} and {run}; `words` say what the page is for, and may be
+    empty."""
 
     name: str
     path: str
@@ -58,6 +59,8 @@ PAGES = (
             "The form, with what will happen and whether it fits."),
     Picture("local-runs", "/services/_local/", "Local runs",
             "What was run once on this machine, before it was deployed."),
+    Picture("local-run", "/services/_local/{run}/", "A local run",
+            "The image or virtual environment in the foreground of a page: log, test, the script to edit."),
     Picture("models", "/models/", "Models"),
     Picture("model-register", "/models/_register/", "Register a model",
             "Files or a folder, with progress."),
@@ -74,6 +77,8 @@ PAGES = (
     Picture("clusters", "/clusters/", "Clusters"),
     Picture("cluster", "/clusters/{cluster}/", "A cluster",
             "Room, checks with evidence and remedy, the router, signing keys, services."),
+    Picture("cluster-docker", "/clusters/{docker}/", "A Docker cluster",
+            "The same page of a Docker Engine: its room, what it reaches, what runs on it."),
     Picture("cluster-router", "/clusters/{cluster}/router/", "A cluster's router",
             "Routing time, threads and cores, connections, and every decision on its size in words."),
     Picture("cluster-tls", "/clusters/{cluster}/tls/", "TLS",
@@ -93,6 +98,7 @@ PAGES = (
     Picture("admin-services", "/admin/deployments/service/", "Services in the admin panel"),
 )  # fmt: skip
 _SIGNED_OUT = "login"
+_ATTACH = "cluster-attach"  # is asked to look at the Docker Engine first
 _CHARTS = ("service-metrics", "services-charts", "cluster-router")  # that are read and drawn first
 
 
@@ -148,9 +154,18 @@ def shoot(browser: Browser, arguments: argparse.Namespace, theme: str, size: str
         if name != _SIGNED_OUT and not signed_in:
             sign_in(page, arguments.url, arguments.user, os.environ["SLIPWAY_PASSWORD"])
             signed_in = True
-        path = where.format(service=arguments.service, cluster=arguments.cluster)
+        path = where.format(
+            service=arguments.service,
+            cluster=arguments.cluster,
+            docker=arguments.docker,
+            run=arguments.run,
+        )
         page.set_viewport_size({"width": width, "height": height})
         answer = page.goto(f"{arguments.url}{path}")
+        if name == _ATTACH:
+            page.check("[name=kind][value=docker]")
+            page.click("button[name=look]")
+            page.wait_for_load_state()
         page.wait_for_timeout(2500 if name in _CHARTS else 900)
         wide = page.evaluate("document.documentElement.scrollWidth")
         if answer is None or not answer.ok:
@@ -172,6 +187,8 @@ def main() -> None:
     parser.add_argument("--user", default="admin")
     parser.add_argument("--service", default="diabetes")
     parser.add_argument("--cluster", default="local")
+    parser.add_argument("--docker", default="docks", help="a Docker cluster")
+    parser.add_argument("--run", default="1", help="a local run's number")
     parser.add_argument("--folder", type=Path, default=Path("docs/images"))
     parser.add_argument(
         "--only", nargs="*", default=[], choices=[item.name for item in PAGES], metavar="NAME"
