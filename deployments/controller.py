@@ -396,7 +396,9 @@ def _of_the_last(service: Service) -> str:
 def _limits() -> rollout.Limits:
     env = settings.ENV
     return rollout.Limits(
-        deploy_seconds=env.deploy_timeout, unschedulable_seconds=env.unschedulable_timeout
+        deploy_seconds=env.deploy_timeout,
+        unschedulable_seconds=env.unschedulable_timeout,
+        stuck_seconds=env.stuck_timeout,
     )
 
 

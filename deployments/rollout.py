@@ -30,6 +30,11 @@ STEPS = ("scheduling", "pulling", "starting", "loading", "healthy")
 _PERMANENT = frozenset(
     {"UserScriptImportError", "InvalidConfiguration", "EnvironmentBroken", "StartTimedOut"}
 )
+# What keeps a replica from starting at all until a person mends it; a blip is waited out.
+_STUCK = frozenset(
+    {"ImagePullBackOff", "CreateContainerConfigError", "EnvironmentBroken", "AdmissionRefused"}
+)
+_NODES_COMING = "NodesComing"  # a cluster's autoscaler makes room
 _PHASE_STEPS = {
     Phase.SCHEDULING: "scheduling",
     Phase.PULLING: "pulling",
@@ -54,6 +59,7 @@ class Limits:
 
     deploy_seconds: float = 1200.0
     unschedulable_seconds: float = 300.0
+    stuck_seconds: float = 60.0  # without an image, or refused by the cluster
     crashes: int = 2  # with the same cause
     # Ready replicas are taken for healthy after this long when the router says nothing at all.
     router_grace_seconds: float = 15.0
@@ -112,8 +118,14 @@ def follow(
     if cause := _crashed_for_good(new, goal, limits):
         return RolloutVerdict(ServiceState.FAILED, step, True, cause.message, cause)
 
-    homeless = [r for r in new if r.phase is Phase.SCHEDULING and r.cause is not None]
-    if homeless:
+    if cause := _stuck(new, goal, limits, now):
+        return RolloutVerdict(ServiceState.FAILED, step, True, cause.message, cause)
+
+    homeless = [
+        r for r in new if r.phase is Phase.SCHEDULING and r.cause and r.cause.code not in _STUCK
+    ]
+    coming = any(r.cause and r.cause.code == _NODES_COMING for r in homeless)
+    if homeless and not coming:
         first = homeless[0]
         why = first.cause.message if first.cause else ""
         waited = now - max(goal.applied_at, first.created_at)
@@ -133,7 +145,8 @@ def follow(
             _evidence(new),
         )
         return RolloutVerdict(ServiceState.FAILED, step, True, cause.message, cause)
-    state = ServiceState.UNSCHEDULABLE if homeless and not ready else ServiceState.TRANSITIONING
+    no_room = bool(homeless) and not coming and not ready
+    state = ServiceState.UNSCHEDULABLE if no_room else ServiceState.TRANSITIONING
     return RolloutVerdict(state, step, False, waiting)
 
 
@@ -237,6 +250,19 @@ def _in_rotation(
         for replica in ready
         if now - (replica.ready_at or now) >= limits.router_grace_seconds
     ]
+
+
+def _stuck(new: list[Replica], goal: Goal, limits: Limits, now: float) -> Cause | None:
+    for replica in new:
+        waited = now - max(goal.applied_at, replica.created_at)
+        if (
+            replica.phase in (Phase.SCHEDULING, Phase.PULLING)
+            and replica.cause is not None
+            and replica.cause.code in _STUCK
+            and waited >= limits.stuck_seconds
+        ):
+            return replica.cause
+    return None
 
 
 def _crashed_for_good(new: list[Replica], goal: Goal, limits: Limits) -> Cause | None:

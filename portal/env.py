@@ -224,8 +224,16 @@ class Env:
     unschedulable_timeout: int = _setting(
         "SLIPWAY_UNSCHEDULABLE_TIMEOUT",
         300,
-        "Seconds a replica may find no room before the deployment fails; Azure's 5 minutes.",
+        "Seconds a replica may find no room before the deployment fails; Azure's 5 minutes. While a "
+        "cluster's autoscaler adds nodes, it is `SLIPWAY_DEPLOY_TIMEOUT` that ends it.",
         low=5,
+    )
+    stuck_timeout: int = _setting(
+        "SLIPWAY_STUCK_TIMEOUT",
+        60,
+        "Seconds for which a replica's image may not be pulled, or the cluster may refuse to make it, before "
+        "the deployment fails.",
+        low=1,
     )
     storage: str = _setting(
         "SLIPWAY_STORAGE",

@@ -162,6 +162,36 @@ def test_no_room_fails_after_its_limit(waited, finished):
     )
 
 
+@pytest.mark.parametrize(
+    ("phase", "code"),
+    [
+        (Phase.PULLING, "ImagePullBackOff"),
+        (Phase.PULLING, "CreateContainerConfigError"),
+        (Phase.SCHEDULING, "AdmissionRefused"),
+    ],
+)
+@pytest.mark.parametrize(("waited", "finished"), [(59.9, False), (60.0, True)])
+def test_what_only_a_person_can_mend_fails_with_its_own_cause(phase, code, waited, finished):
+    stuck = replica(phase=phase, cause=Cause(code, "it is so"))
+    verdict = judge(stuck, now=stuck.created_at + waited, supervisor=None)
+    assert verdict.finished is finished
+    assert verdict.state is (ServiceState.FAILED if finished else ServiceState.TRANSITIONING)
+    assert "it is so" in verdict.reason
+    if finished:
+        assert verdict.cause == stuck.cause
+
+
+@pytest.mark.parametrize(("waited", "finished"), [(301.0, False), (1200.0, True)])
+def test_room_that_is_being_made_is_waited_for(waited, finished):
+    homeless = replica(
+        phase=Phase.SCHEDULING, cause=Cause("NodesComing", "a node comes"), created_at=APPLIED
+    )
+    verdict = judge(homeless, now=APPLIED + waited, supervisor=None)
+    assert verdict.finished is finished
+    if not finished:
+        assert verdict.state is ServiceState.TRANSITIONING
+
+
 @pytest.mark.parametrize(("waited", "finished"), [(1199.9, False), (1200.0, True)])
 def test_a_deployment_times_out_and_says_what_it_waited_for(waited, finished):
     verdict = judge(replica(phase=Phase.LOADING), now=APPLIED + waited, supervisor=None)
