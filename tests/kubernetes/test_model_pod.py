@@ -1,12 +1,7 @@
-"""What goes on inside a model's pod, on a real cluster: the real scoring server, with files of the portal's.
-
-The portal's part here is its middleware for files alone, served by this process on all addresses.
-"""
+"""What goes on inside a model's pod, on a real cluster: the real scoring server, with the portal's files."""
 
 import hashlib
 import json
-import os
-import socket
 import threading
 import time
 import urllib.error
@@ -15,14 +10,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from socketserver import ThreadingMixIn
-from urllib.parse import urlsplit
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.core.wsgi import get_wsgi_application
 
 from deployments.drivers.kubernetes import KubernetesDriver
 from deployments.kube.api import Kube
@@ -45,6 +36,7 @@ from deployments.types import (
 from tests.deployments.drivers.test_process import zipped
 from tests.docker.engines import IMAGE, ensure_image
 from tests.kubernetes import cluster, images
+from tests.kubernetes.files import portal  # noqa: F401  a fixture
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(240)]
 
@@ -68,41 +60,6 @@ def run(data):
 """
 
 
-class Quiet(WSGIRequestHandler):
-    def log_message(self, *_: object) -> None:
-        return
-
-
-class Threaded(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-@pytest.fixture(scope="module")
-def portal() -> Iterator[str]:
-    """Where pods reach this machine: SLIPWAY_TEST_ADDRESS, else as it is seen on the way to the cluster."""
-    server = make_server("", 0, get_wsgi_application(), Threaded, Quiet)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield f"http://{_address()}:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def _address() -> str:
-    """Of this machine, as the cluster's nodes see it."""
-    if named := os.environ.get("SLIPWAY_TEST_ADDRESS"):
-        return named
-    host = urlsplit(cluster.spec().server).hostname or ""
-    for target in (host, "192.0.2.1"):  # nothing is sent to it
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-            asked.connect((target, 9))
-            found = str(asked.getsockname()[0])
-        if not found.startswith("127."):
-            return found
-    pytest.skip("set SLIPWAY_TEST_ADDRESS to this machine's address")
-
-
 @pytest.fixture(scope="module")
 def kube() -> Iterator[Kube]:
     made = Kube(cluster.spec())
@@ -111,7 +68,7 @@ def kube() -> Iterator[Kube]:
 
 
 @pytest.fixture(scope="module")
-def driver(kube: Kube, portal: str) -> Iterator[KubernetesDriver]:
+def driver(kube: Kube, portal: str) -> Iterator[KubernetesDriver]:  # noqa: F811
     with cluster.namespace(kube, "pods") as space:
         settings = KubeSettings(space, Purpose.DEV_TEST, router_image=images.pod(), blob_url=portal)
         made = KubernetesDriver(kube, settings, cluster="test")
