@@ -304,10 +304,10 @@ def _gated(revision: RevisionSpec) -> dict[str, Any]:
         },
         "readinessProbe": {
             "httpGet": asked,
-            "periodSeconds": 2,
+            "periodSeconds": 1,
             "timeoutSeconds": probe.timeout_seconds,
             "successThreshold": probe.success_threshold,
-            "failureThreshold": 2,
+            "failureThreshold": 3,
         },
         "livenessProbe": {
             "httpGet": {"port": HEALTH_PORT, "path": "/live"},
