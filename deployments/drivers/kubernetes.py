@@ -19,7 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 from deployments.codec import from_json, to_json
-from deployments.drivers import kubernetes_logs, kubernetes_reading, kubernetes_routers
+from deployments.drivers import (
+    kubernetes_logs,
+    kubernetes_reading,
+    kubernetes_replicas,
+    kubernetes_routers,
+)
 from deployments.drivers import kubernetes_names as names
 from deployments.drivers import kubernetes_objects as objects
 from deployments.drivers.base import BlobSource, Driver, LogPage
@@ -315,7 +320,7 @@ class KubernetesDriver(Driver):
             used = {_label(pod, names.REVISION) for pod in pods}
         reference = objects.owner_reference(owner)
         for item in mine:
-            made = kubernetes_reading.at(item["metadata"].get("creationTimestamp"))
+            made = kubernetes_replicas.at(item["metadata"].get("creationTimestamp"))
             if (
                 item in others
                 and _label(item, names.REVISION) not in used
@@ -340,7 +345,7 @@ class KubernetesDriver(Driver):
         """Its name: one that others made has another than ours would have."""
         if self._watches is not None:
             for item in self._watches.deployments.objects().values():
-                named = (_label(item, names.SERVICE), kubernetes_reading.version_label(item))
+                named = (_label(item, names.SERVICE), kubernetes_replicas.version_label(item))
                 if named == (service, version) and not _ours(item):
                     return str(item["metadata"]["name"])
         return names.deployment(service, version)
@@ -432,10 +437,17 @@ class _Watches:
         core, apps = f"/api/v1/namespaces/{namespace}", f"/apis/apps/v1/namespaces/{namespace}"
         model = names.query(part=names.MODEL)
         parts = f"{names.PART} in ({names.SERVICES},{names.KEYS_PART},{names.ROUTER})"
-        self.deployments = Watched(kube, f"{apps}/deployments", labels=model)
-        self.pods = Watched(kube, f"{core}/pods", labels=model)
+        self.deployments = Watched(
+            kube,
+            f"{apps}/deployments",
+            labels=model,
+            keep=kubernetes_replicas.slim_deployment,
+        )
+        self.pods = Watched(kube, f"{core}/pods", labels=model, keep=kubernetes_replicas.slim)
         self.secrets = Watched(kube, f"{core}/secrets", labels=parts)
-        self.events = Watched(kube, f"{core}/events", fields=_EVENTS, keep=kubernetes_reading.event)
+        self.events = Watched(
+            kube, f"{core}/events", fields=_EVENTS, keep=kubernetes_replicas.event
+        )
         self.scalers = Watched(
             kube, f"/apis/autoscaling/v1/namespaces/{namespace}/horizontalpodautoscalers"
         )
@@ -476,7 +488,7 @@ class _Tails:
         if pods is not self._shown:
             self._shown = pods
             for uid, pod in pods.items():
-                ended = kubernetes_reading.ended_container(pod)
+                ended = kubernetes_replicas.ended_container(pod)
                 if ended is None:
                     continue
                 key = (uid, ended.restarts)
@@ -489,7 +501,7 @@ class _Tails:
         return self._known
 
     def _ask(
-        self, key: tuple[str, int], pod: str, ended: kubernetes_reading.EndedContainer
+        self, key: tuple[str, int], pod: str, ended: kubernetes_replicas.EndedContainer
     ) -> None:
         try:
             lines = self._kube.log(

@@ -10,6 +10,7 @@ import pytest
 from deployments.codec import to_json
 from deployments.drivers import kubernetes_names as names
 from deployments.drivers import kubernetes_reading as reading
+from deployments.drivers import kubernetes_replicas as replicas
 from deployments.drivers import kubernetes_room as room
 from deployments.drivers.kubernetes_reading import Reader, Seen
 from deployments.types import (
@@ -110,7 +111,7 @@ def event(reason: str, message: str, uid: str = "p", at: float = 1.0) -> dict:
 def read(
     found: dict, *events: dict, tail: str = "", nodes: tuple[NodeCapacity, ...] = ()
 ) -> Replica:
-    return reading.replica(found, REVISION, "default", events, tail, nodes)
+    return replicas.replica(found, REVISION, "default", events, tail, nodes)
 
 
 def waiting(reason: str, message: str = "") -> dict:
@@ -278,11 +279,14 @@ def test_pods_that_are_not_even_made_stand_for_themselves(
 def test_what_did_not_change_is_the_same_object() -> None:
     reader = Reader()
     pods = {"p": pod(status(state=RUNS), ready="True")}
-    first = reader.observe(Seen({"d": deployment(2)}, pods, {"s": secret()}), NOW).services[0]
-    again = reader.observe(Seen({"d": deployment(2)}, dict(pods), {"s": secret()}), NOW + 1)
-    assert again.services[0] is first
+    deployments, secrets = {"d": deployment(2)}, {"s": secret()}
+    first = reader.observe(Seen(deployments, pods, secrets), NOW).services[0]
+    again = reader.observe(Seen(dict(deployments), dict(pods), secrets), NOW + 1)
+    assert (again.services[0] is first, again.at) == (True, NOW + 1)
+    same = reader.observe(Seen(deployments, pods, secrets), NOW + 2)
+    assert (same.services[0] is first, same.at) == (True, NOW + 2)
     assert first.desired[0].desired == 2
-    told = Seen({"d": deployment(2)}, pods, {"s": secret()}, events={"e": event("Unhealthy", "x")})
+    told = Seen(deployments, pods, secrets, events={"e": event("Unhealthy", "x")})
     changed = reader.observe(told, NOW).services[0]
     assert changed is not first
     newer = {"p": pod(status(state=RUNS), ready="False", version="2")}
@@ -361,12 +365,12 @@ def test_who_else_scales_a_version() -> None:
 
 def test_whose_last_words_are_read() -> None:
     crashed = pod(status(state=RUNS, lastState=ended(1), restarts=2))
-    assert reading.ended_container(crashed) == reading.EndedContainer("model", 2, True)
+    assert replicas.ended_container(crashed) == replicas.EndedContainer("model", 2, True)
     now = pod(status(state=ended(1)))
-    assert reading.ended_container(now) == reading.EndedContainer("model", 0, False)
-    assert reading.ended_container(pod(status(state=RUNS))) is None
+    assert replicas.ended_container(now) == replicas.EndedContainer("model", 0, False)
+    assert replicas.ended_container(pod(status(state=RUNS))) is None
     well = pod(status(state=RUNS, lastState=ended(1), restarts=2), ready="True")
-    assert reading.ended_container(well) is None
+    assert replicas.ended_container(well) is None
 
 
 def node(
@@ -424,7 +428,7 @@ def test_only_nodes_that_models_may_go_to_count() -> None:
 
 
 def test_events_keep_what_is_read_of_them() -> None:
-    found = reading.event(
+    found = replicas.event(
         {
             "metadata": {"uid": "e", "creationTimestamp": STARTED},
             "involvedObject": {"uid": "p"},
@@ -433,7 +437,7 @@ def test_events_keep_what_is_read_of_them() -> None:
             "lastTimestamp": None,
         }
     )
-    assert found == {"uid": "p", "reason": "Unhealthy", "message": "x", "at": reading.at(STARTED)}
+    assert found == {"uid": "p", "reason": "Unhealthy", "message": "x", "at": replicas.at(STARTED)}
 
 
 def test_another_revisions_pod_is_of_that_one() -> None:

@@ -1,0 +1,366 @@
+"""From a pod, as the API server shows it, to a replica: its phase, how its last run ended, and why.
+
+PURE. Plain objects go in. What is looked at is in `slim`; nothing else of a pod need be kept.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from deployments.agent import causes as output
+from deployments.drivers import kubernetes_causes as causes
+from deployments.drivers import kubernetes_names as names
+from deployments.drivers import kubernetes_pod
+from deployments.types import (
+    Cause,
+    EnvironmentSpec,
+    Exit,
+    FileSpec,
+    NodeCapacity,
+    Phase,
+    Replica,
+    RevisionSpec,
+    VersionSpec,
+)
+
+Object = dict[str, Any]
+
+_SCALED_UP, _NOT_SCALED_UP = "TriggeredScaleUp", "NotTriggerScaleUp"
+_OOM = "slipway: out of memory"
+_NOTHING: Mapping[Any, Any] = {}
+_KEPT_OF_STATUS = (
+    "phase", "reason", "message", "podIP", "conditions", "initContainerStatuses", "containerStatuses",
+)  # fmt: skip
+
+
+def slim(pod: Object) -> Object:
+    """What is kept of a pod of ours: there may be ten thousand."""
+    status = pod.get("status", {})
+    return {
+        "metadata": {**pod["metadata"], "managedFields": None},
+        "spec": {"nodeName": pod.get("spec", {}).get("nodeName", "")},
+        "status": {name: status[name] for name in _KEPT_OF_STATUS if name in status},
+    }
+
+
+def slim_deployment(found: Object) -> Object:
+    """What is kept of a Deployment of ours."""
+    return {**found, "metadata": {**found["metadata"], "managedFields": None}}
+
+
+@dataclass(frozen=True, slots=True)
+class EndedContainer:
+    """Whose last words are worth reading. `previous`: it was started again since."""
+
+    name: str
+    restarts: int  # of the whole pod
+    previous: bool
+
+
+def event(found: Object) -> Object | None:
+    """What is kept of an event."""
+    return {
+        "uid": found.get("involvedObject", {}).get("uid", ""),
+        "reason": found.get("reason", ""),
+        "message": found.get("message", ""),
+        "at": at(
+            found.get("lastTimestamp")
+            or found.get("eventTime")
+            or found["metadata"].get("creationTimestamp")
+        ),
+    }
+
+
+def at(text: object) -> float:
+    """Seconds since the epoch of a time as the API server writes it; 0 for none."""
+    if not text:
+        return 0.0
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def replica(
+    pod: Object,
+    revision: RevisionSpec | None,
+    version: str,
+    events: Sequence[Object],
+    tail: str,
+    nodes: Sequence[NodeCapacity],
+) -> Replica:
+    """One pod. `revision` is the version's present one; the pod may be of an older."""
+    meta, status = pod["metadata"], pod.get("status", {})
+    number = int(label(pod, names.REVISION) or 1)
+    mine = revision or _unknown(label(pod, names.SERVICE), number)
+    states = _statuses(status)
+    last = _last_exit(states, tail)
+    ready = condition(status, "Ready")
+    model = status_of(status, kubernetes_pod.MODEL)
+    running = (model or {}).get("state", {}).get("running")
+    phase, cause, note = _stands(pod, mine, states, events, tail, last, nodes)
+    ip = status.get("podIP", "")
+    port = int(meta.get("annotations", {}).get(names.PORT) or kubernetes_pod.PORT)
+    return Replica(
+        id=meta["name"],
+        service=label(pod, names.SERVICE),
+        version=version or version_label(pod),
+        revision=number,
+        phase=phase,
+        address=(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}") if ip else "",
+        node=pod.get("spec", {}).get("nodeName", ""),
+        created_at=at(meta.get("creationTimestamp")),
+        started_at=at(running["startedAt"]) if running else None,
+        ready_at=at(ready.get("lastTransitionTime")) if phase is Phase.READY else None,
+        restarts=restarts_of(pod),
+        last_exit=last,
+        cause=cause,
+        note=note,
+    )
+
+
+def _stands(
+    pod: Object,
+    revision: RevisionSpec,
+    states: Sequence[Object],
+    events: Sequence[Object],
+    tail: str,
+    last: Exit | None,
+    nodes: Sequence[NodeCapacity],
+) -> tuple[Phase, Cause | None, str]:
+    """A pod's phase, why it is not ready, and what else is to be said."""
+    status = pod.get("status", {})
+    if pod["metadata"].get("deletionTimestamp"):
+        return Phase.DRAINING, None, ""
+    if status.get("phase") in ("Failed", "Succeeded"):
+        return Phase.STOPPED, causes.evicted(status), ""
+    if not pod.get("spec", {}).get("nodeName"):
+        scheduled = condition(status, "PodScheduled")
+        if scheduled.get("status") == "False":
+            message = str(scheduled.get("message", ""))
+            return (
+                Phase.SCHEDULING,
+                causes.unschedulable(message, revision, nodes, _coming(events)),
+                "",
+            )
+        return Phase.SCHEDULING, None, ""
+    if condition(status, "Ready").get("status") == "True":
+        return Phase.READY, None, ""
+    for state in states:
+        waits = state.get("state", {}).get("waiting")
+        if waits and waits.get("reason") not in (None, "CrashLoopBackOff"):
+            message = _pull_words(waits, events)
+            cause = causes.waiting(waits["reason"], message, state.get("image", ""), revision)
+            if cause is not None:
+                return Phase.PULLING, cause, ""
+    for state in states:
+        if phase_and_cause := _crashed(pod, state, revision, events, tail, last):
+            return (*phase_and_cause, "")
+    model = status_of(status, kubernetes_pod.MODEL) or {}
+    if "running" not in model.get("state", {}):
+        fetching = status_of(status, kubernetes_pod.FETCH) or {}
+        note = "its files are fetched" if "running" in fetching.get("state", {}) else ""
+        for said in reversed(events):
+            if cause := causes.mount(said["reason"], said["message"]):
+                return Phase.PULLING, cause, note
+        return Phase.PULLING, None, note
+    phase = Phase.STARTING if revision.container is not None else Phase.LOADING
+    if model.get("started"):
+        # it has begun, and does not answer now
+        words = _unhealthy(events)
+        return phase, causes.probe(words, None, "", revision) if words else None, ""
+    if last is not None and restarts_of(pod):
+        return phase, _ended(pod, revision, events, tail, last), ""
+    return phase, None, ""
+
+
+def _crashed(
+    pod: Object,
+    state: Object,
+    revision: RevisionSpec,
+    events: Sequence[Object],
+    tail: str,
+    last: Exit | None,
+) -> tuple[Phase, Cause | None] | None:
+    """Of a container that ended and waits for its next start."""
+    now = state.get("state", {})
+    ended = now.get("terminated")
+    waits = now.get("waiting", {}).get("reason") == "CrashLoopBackOff"
+    fetches = state.get("name") == kubernetes_pod.FETCH
+    if fetches and (waits or (ended and ended.get("exitCode"))):
+        run = ended or state.get("lastState", {}).get("terminated") or {}
+        words = str(run.get("message") or tail)
+        return Phase.CRASHED, kubernetes_pod.of_fetch(int(run.get("exitCode", 1)), words)
+    if waits or (ended and not fetches):
+        return Phase.CRASHED, _ended(pod, revision, events, tail, last)
+    return None
+
+
+def _ended(
+    pod: Object, revision: RevisionSpec, events: Sequence[Object], tail: str, last: Exit | None
+) -> Cause:
+    """Why a pod's last run ended."""
+    log = tail or (last.log_tail if last else "")
+    unhealthy = _unhealthy(events)
+    killed = (
+        last is not None and (last.signal in (9, 15) or last.code in (137, 143)) and not last.oom
+    )
+    if killed and unhealthy.startswith("Startup probe"):
+        return causes.probe(unhealthy, revision.start_timeout_seconds, log, revision)
+    if killed and unhealthy.startswith("Liveness probe"):
+        return output.of_silence(log, _patience(revision), refused=False)
+    return output.of_end(log, last, revision, _was_ready(pod))
+
+
+def _patience(revision: RevisionSpec) -> float:
+    return float(revision.probe.period_seconds * revision.probe.failure_threshold)
+
+
+def _was_ready(pod: Object) -> bool:
+    """Whether the run that ended last had been ready: the condition changed after it had begun."""
+    status = pod.get("status", {})
+    changed = at(condition(status, "Ready").get("lastTransitionTime"))
+    model = status_of(status, kubernetes_pod.MODEL) or {}
+    for state in (model.get("state", {}), model.get("lastState", {})):
+        if ended := state.get("terminated"):
+            return changed > at(ended.get("startedAt")) > 0.0
+    return False
+
+
+def _last_exit(states: Sequence[Object], tail: str) -> Exit | None:
+    """The newest end of any container of a pod; a fetch that did what it should is none."""
+    ends = []
+    for state in states:
+        for run in (state.get("state", {}), state.get("lastState", {})):
+            ended = run.get("terminated")
+            if ended and not (
+                state.get("name") == kubernetes_pod.FETCH and not ended.get("exitCode")
+            ):
+                ends.append(ended)
+    if not ends:
+        return None
+    ended = max(ends, key=lambda item: at(item.get("finishedAt")))
+    code = int(ended.get("exitCode", 0))
+    log = tail or str(ended.get("message") or "")
+    signal = int(ended.get("signal") or (code - 128 if 128 < code < 160 else 0))
+    oom = ended.get("reason") == "OOMKilled" or (signal == 9 and _OOM in log)
+    return Exit(code, signal, at(ended.get("finishedAt")), log, oom)
+
+
+def _pull_words(waits: Object, events: Sequence[Object]) -> str:
+    """The registry's own words: while a node waits for its next attempt, only an event has them."""
+    message = str(waits.get("message") or "")
+    if waits.get("reason") == "ImagePullBackOff":
+        for said in reversed(events):
+            if said["reason"] == "Failed" and "Failed to pull image" in said["message"]:
+                return str(said["message"])
+    return message
+
+
+def _unhealthy(events: Sequence[Object]) -> str:
+    """What the newest failed probe said."""
+    for said in reversed(events):
+        if said["reason"] == "Unhealthy" and not said["message"].startswith("Readiness probe"):
+            return str(said["message"])
+    for said in reversed(events):
+        if said["reason"] == "Unhealthy":
+            return str(said["message"])
+    return ""
+
+
+def _coming(events: Sequence[Object]) -> str:
+    """What a cluster autoscaler said last, where that is that a node comes."""
+    for said in reversed(events):
+        if said["reason"] == _SCALED_UP:
+            return str(said["message"])
+        if said["reason"] == _NOT_SCALED_UP:
+            return ""
+    return ""
+
+
+def not_created(deployment: Object, version: VersionSpec) -> Replica | None:
+    """In the place of a pod that the cluster would not make."""
+    failure = condition(deployment.get("status", {}), "ReplicaFailure")
+    if failure.get("status") != "True":
+        return None
+    meta = deployment["metadata"]
+    return Replica(
+        id=f"{meta['name']}-none",
+        service=label(deployment, names.SERVICE),
+        version=version.name,
+        revision=int(label(deployment, names.REVISION) or 1),
+        phase=Phase.SCHEDULING,
+        created_at=at(failure.get("lastTransitionTime")),
+        cause=causes.not_created(str(failure.get("message", "")), version.revision),
+    )
+
+
+def ended_container(pod: Object) -> EndedContainer | None:
+    """The container of a pod that is not ready whose run ended last; None where none did."""
+    status = pod.get("status", {})
+    if condition(status, "Ready").get("status") == "True":
+        return None
+    newest, found = 0.0, None
+    for state in _statuses(status):
+        for run, previous in (("state", False), ("lastState", True)):
+            ended = state.get(run, {}).get("terminated")
+            if not ended or (state.get("name") == kubernetes_pod.FETCH and not ended["exitCode"]):
+                continue
+            when = at(ended.get("finishedAt"))
+            if when >= newest:
+                newest, found = when, EndedContainer(state["name"], restarts_of(pod), previous)
+    return found
+
+
+def _unknown(service: str, number: int) -> RevisionSpec:
+    return RevisionSpec(service, number, FileSpec("", "", 0), "", (), EnvironmentSpec("", ""))
+
+
+def condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    for item in status.get("conditions") or ():
+        if item.get("type") == kind:
+            return item
+    return _NOTHING
+
+
+def status_of(status: Mapping[str, Any], container: str) -> Object | None:
+    """A container's; of pods that are not ours, the first one's stands for the model's."""
+    lists = (status.get("initContainerStatuses") or (), status.get("containerStatuses") or ())
+    for listed in lists:
+        for item in listed:
+            if item.get("name") == container:
+                return item
+    if container == kubernetes_pod.MODEL and lists[1]:
+        return lists[1][0]
+    return None
+
+
+def restarts_of(pod: Object) -> int:
+    status = pod.get("status", {})
+    return sum(int(item.get("restartCount", 0)) for item in _statuses(status))
+
+
+def _statuses(status: Mapping[str, Any]) -> list[Object]:
+    """Of its containers, in the order they run."""
+    return [
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    ]
+
+
+def version_label(found: Object) -> str:
+    """Of a Deployment or a pod; what others made need not name one."""
+    return label(found, names.VERSION) or "default"
+
+
+def label(found: Object, name: str) -> str:
+    return str((found["metadata"].get("labels") or {}).get(name, ""))
+
+
+def uid_of(found: Object) -> str:
+    return str(found["metadata"]["uid"])
+
+
+def version_of(found: Object) -> str:
+    return str(found["metadata"]["resourceVersion"])
