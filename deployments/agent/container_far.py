@@ -79,6 +79,7 @@ class Far:
     def __init__(self, engine: Engine, cluster: str, labels: Mapping[str, str]) -> None:
         self.engine = engine
         self._cluster, self._labels = cluster, dict(labels)
+        self._swept = False  # of what an agent before left
         self._whole: set[str] = set()  # volumes that were looked at, or filled, by this agent
         self._unused: dict[str, float] = {}  # volume -> since when no replica has it (monotonic)
         self._locks: dict[str, threading.Lock] = {}
@@ -99,6 +100,7 @@ class Far:
 
     def _ensure(self, volume: str, image: str, folder: Path) -> None:
         with self._lock:
+            self._sweep()
             lock = self._locks.setdefault(volume, threading.Lock())
         with lock:
             if volume in self._whole and volume in self.engine.volumes(self._cluster):
@@ -139,8 +141,16 @@ class Far:
         finally:
             self.engine.remove(container)
 
+    def _sweep(self) -> None:
+        """Once, before anything is filled."""
+        if not self._swept:
+            remove_left_over(self.engine, self._cluster)
+            self._swept = True
+
     def tidy(self, runtime: Path, revisions: Collection[RevisionSpec]) -> None:
         """Remove volumes that no replica has had for a while. Raises SlipwayError."""
+        with self._lock:
+            self._sweep()
         now = time.monotonic()
         kept = {self._runtime(runtime), *map(self._staged, revisions)}
         named = f"slipway-{self._cluster[:6]}-"

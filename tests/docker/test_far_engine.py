@@ -1,5 +1,6 @@
 """A Docker cluster whose Engine shares no file and no socket with this machine: TLS, volumes, ports."""
 
+import dataclasses
 import json
 import signal
 import socket
@@ -8,12 +9,17 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 
 from deployments.agent.dismantling import dismantle
 from deployments.agent.stopping import stop_replicas
+from deployments.environments.changes import create_environment
+from deployments.images import attempt, builder_script, builds
+from deployments.images.engines import Place
 from deployments.types import CheckStatus, ContainerSpec, EngineSpec
 from tests.deployments.clusters.authority import issue
+from tests.deployments.images.builder import small_script
 from tests.docker.cluster import DockerCluster
 from tests.docker.engines import IMAGE, OWN_IMAGE, OwnEngine, docker, ensure_image
 from tests.docker.test_docker_cluster import Load
@@ -155,3 +161,27 @@ def test_an_image_of_a_persons_own_is_refused_there(cluster):
     assert replica.cause is not None
     assert replica.cause.code == "ImageNotProtected"
     assert cluster.containers() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_image_is_built_on_that_engine_and_its_packages_are_listed(far, monkeypatch):
+    engine, spec = far
+    monkeypatch.setattr(
+        settings, "ENV", dataclasses.replace(settings.ENV, base_image=IMAGE, build_network="host")
+    )
+    monkeypatch.setattr(builder_script, "script", lambda plan, settings: small_script(0.1))
+    environment = create_environment(
+        None, name="there", conda_yaml="dependencies: [numpy]", docker_steps="RUN true"
+    )
+    try:
+        build = builds.ensure_image(environment, Place(spec, runs_there=True), log=lambda line: None)
+        assert build.reference in docker("images", "-q", "--no-trunc", engine=engine.url)
+        assert build.sbom is not None
+        listed = {item["name"] for item in build.sbom["components"]}
+        assert "azureml-inference-server-http" in listed
+    finally:
+        for image in docker(
+            "images", "-q", "--filter", "label=slipway.environment", engine=engine.url
+        ).split():
+            docker("rmi", "-f", image, engine=engine.url)
+        docker("volume", "rm", "-f", attempt.CACHE_VOLUME, engine=engine.url)

@@ -21,7 +21,12 @@ class Engine:
     def __init__(self) -> None:
         self.there: dict[str, dict[str, bytes]] = {}
         self.asked: list[Asked] = []
+        self.removed: list[str] = []
         self.sent, self.spoils, self.used = 0, False, False
+
+    def left_over(self, label, value) -> list[str]:
+        assert (label, value) == (FILLS, "0123456789")
+        return [] if self.asked else ["of a killed agent"]
 
     def create_volume(self, name, labels) -> None:
         self.there.setdefault(name, {})
@@ -34,7 +39,7 @@ class Engine:
         return next(iter(asked.volumes))
 
     def remove(self, container) -> None:
-        return
+        self.removed.append(container)
 
     def remove_volume(self, name) -> None:
         if self.used:
@@ -86,6 +91,7 @@ def test_both_volumes_are_filled_once_and_hold_what_was_sent(engine, far, folder
     assert engine.there[runtime]["inside.py"] == b"x" * 1000
     assert engine.there[staged]["app/score.py"] == b"def run(data): ..."
     assert list(json.loads(engine.there[staged][".files.json"])) == ["app/score.py"]
+    assert engine.removed[0] == "of a killed agent"
     # what only fills is no replica, and no stranger to the agent
     assert all(dict(item.labels) == {FILLS: "0123456789"} for item in engine.asked)
 
