@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from deployments.clusters.models import Cluster
+from deployments.clusters.models import Cluster, Family
 from deployments.codec import from_json
 from deployments.types import Capacity, Check, CheckStatus, NodeCapacity
 from portal.replicas import is_stale
@@ -37,7 +37,7 @@ class NodeView:
     bars: tuple[Bar, ...]
 
 
-def _bars(node: NodeCapacity) -> tuple[Bar, ...]:
+def _bars(node: NodeCapacity, accelerator: str) -> tuple[Bar, ...]:
     bars = [
         Bar("CPU", max(0.0, node.cpu_total - node.cpu_free), node.cpu_total, "cores"),
         Bar(
@@ -49,7 +49,7 @@ def _bars(node: NodeCapacity) -> tuple[Bar, ...]:
     ]
     if node.gpu_total:
         used = float(max(0, node.gpu_total - node.gpu_free))
-        bars.append(Bar("GPU", used, float(node.gpu_total), ""))
+        bars.append(Bar(accelerator, used, float(node.gpu_total), ""))
     return tuple(bars)
 
 
@@ -68,7 +68,8 @@ def nodes_of(cluster: Cluster) -> list[NodeView] | None:
     capacity = capacity_of(cluster)
     if capacity is None:
         return None
-    return [NodeView(node.name, _bars(node)) for node in capacity.nodes]
+    accelerator = "FPGA" if cluster.sku.family == Family.FPGA else "GPU"
+    return [NodeView(node.name, _bars(node, accelerator)) for node in capacity.nodes]
 
 
 def checks_of(cluster: Cluster) -> list[Check]:

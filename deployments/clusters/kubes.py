@@ -107,7 +107,12 @@ def use(given: Use) -> Use:
             )
     if given.pull_secret and not _DNS_NAME.fullmatch(given.pull_secret):
         raise InvalidInput("This cannot be the name of a Secret.", field=PULL_SECRET)
-    if given.router_image and not _IMAGE.fullmatch(given.router_image):
+    if not given.router_image:
+        raise InvalidInput(
+            "Build the image with scripts/router-image, and write here what it prints last.",
+            field=ROUTER_IMAGE,
+        )
+    if not _IMAGE.fullmatch(given.router_image):
         raise InvalidInput(
             "Write an image such as registry.example.com/slipway/router:1.", field=ROUTER_IMAGE
         )

@@ -23,7 +23,6 @@ _LOOK_EVERY = 0.5
 # group and version, resource, kind; what others are made by goes before these
 _KINDS = (
     ("apps/v1", "deployments", "Deployment"),
-    ("apps/v1", "statefulsets", "StatefulSet"),
     ("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget"),
     ("policy/v1beta1", "poddisruptionbudgets", "PodDisruptionBudget"),
     ("v1", "services", "Service"),

@@ -19,7 +19,7 @@ FREE = "nobody else attached it"
 ALLOWED = "may do what is needed"
 PURPOSE = "nodes suit the purpose"
 SIZE = "nodes suit the SKU"
-DEVICES = "GPUs and FPGAs are offered"
+DEVICES = "GPUs and FPGAs suit the SKU"
 REGISTRY = "a node pulls from {address}"
 POD_API = "a pod reaches the API server"
 STORE = "a pod reaches the model store"
@@ -121,7 +121,7 @@ _NAMESPACED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 # of the whole cluster
 _CLUSTER: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "nodes", _READ),
-    ("", "pods", ("list",)),
+    ("", "pods", _READ),
     ("", "namespaces", ("get",)),
 )
 
@@ -341,7 +341,7 @@ def purpose(found: Sequence[Node], wanted: Purpose) -> Check:
     )
     problems = purpose_problems(capacity, wanted.value)
     if problems:
-        said = " ".join(problem.message for problem in problems)
+        said = "; ".join(problem.message for problem in problems)
         return Check(
             PURPOSE, CheckStatus.FAIL, f"{said} ({words})", "Add nodes, or attach it as DevTest."
         )

@@ -108,7 +108,8 @@ class AttachForm(KubernetesFields):
         required=False,
         max_length=512,
         help_text="Where clients reach this cluster’s router; scoring addresses begin with it. "
-        "Empty for Docker: this machine, at the port below.",
+        "Empty for Docker: this machine, at the port below. For Kubernetes: its ingress, load balancer or "
+        "node.",
     )
     description = forms.CharField(
         label="Description", required=False, max_length=2000, widget=forms.Textarea({"rows": 2})

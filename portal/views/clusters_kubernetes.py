@@ -8,7 +8,7 @@ from typing import Any
 from deployments.clusters import kubes
 from deployments.clusters.models import Cluster
 from deployments.codec import from_json
-from deployments.drivers import kubernetes_network
+from deployments.drivers import kubernetes_network, kubernetes_router
 from deployments.drivers.kubernetes_network import Network, Way
 from deployments.images.models import Registry
 from deployments.types import Check
@@ -43,6 +43,8 @@ def _ways(cluster: Cluster, network: Network | None, checks: list[Check]) -> lis
         kubes.settings_of(cluster),
         cluster.kube_server,
         list(registries),
+        router_ports=(80, 443),
+        peer_port=kubernetes_router.PEER_PORT,
     )
     return [WayView(way, states.get(way.check, "")) for way in found]
 

@@ -77,6 +77,7 @@ def asked(**more: Any) -> dict[str, Any]:
         "kubeconfig": kubeconfig(),
         "kube_namespace": "models",
         "kube_service_type": "NodePort",
+        "kube_router_image": "registry.example/slipway/router:1",
         **more,
     }
 
@@ -134,6 +135,7 @@ def test_an_uploaded_kubeconfig_is_taken(page: Client, begun: list[Any]) -> None
         ({"kube_service_type": "ClusterIP", "kube_node_port": "30080"}, "kube_node_port"),
         ({"kube_pull_secret": "not a name"}, "kube_pull_secret"),
         ({"kube_router_image": "two words"}, "kube_router_image"),
+        ({"kube_router_image": ""}, "kube_router_image"),
         ({"kube_blob_url": "portal.example"}, "kube_blob_url"),
         ({"name": "local"}, "name"),
     ],
