@@ -6,14 +6,12 @@ not answer is "unknown", never "fine".
 
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-
-from django.conf import settings
 
 from deployments.clusters import custom, tls
 from deployments.clusters.models import Cluster
 from deployments.clusters.router_changes import custom_lines_of
 from deployments.errors import InvalidInput, Unavailable
+from portal.router_doors import doors
 from router import admin_client
 
 
@@ -38,11 +36,6 @@ class SetupView:
 
     state: str
     words: str = ""
-
-
-def admin_socket(cluster: Cluster) -> Path:
-    """Where the router's admin API stands."""
-    return Path(settings.HOME.run) / f"router-{cluster.name}.sock"
 
 
 def tls_view(cluster: Cluster, now: datetime) -> TlsView | None:
@@ -76,7 +69,7 @@ def line_counts(cluster: Cluster) -> int:
 def setup_view(cluster: Cluster) -> SetupView:
     """Asks the router, for at most a second."""
     try:
-        status = admin_client.status(admin_socket(cluster))
+        status = admin_client.status_of_all([*doors(cluster).pods.values()])
     except Unavailable as error:
         return SetupView("unknown", error.message)
     return judged(status.generation, status.wanted, status.problem, cluster.router_generation)

@@ -18,6 +18,7 @@ from portal import router_view
 from portal.access import person, requires
 from portal.forms.router import LinesForm, PlainHttpForm, TlsForm
 from portal.models import Role
+from portal.router_doors import doors
 from router import admin_client
 
 
@@ -157,7 +158,7 @@ def _agreed(cluster: Cluster, form: LinesForm, warnings: list[str]) -> bool:
             form.add_error(remark.area, str(remark))
         return False
     try:
-        ok, remarks = admin_client.check(router_view.admin_socket(cluster), form.lines)
+        ok, remarks = admin_client.check(doors(cluster).leader, form.lines)
     except SlipwayError as error:
         form.add_error(
             None,

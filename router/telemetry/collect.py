@@ -13,7 +13,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import httpx
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
@@ -21,6 +20,7 @@ from django.utils import timezone
 from deployments.clusters.models import Cluster
 from deployments.errors import Unavailable
 from deployments.signals import announce
+from router.doors import Door, Query, door
 from router.samples import DecisionRecord, Sample, TelemetryPage, from_wire
 from router.telemetry import bulk, rollups
 from router.telemetry.columns import COLUMNS, HISTOGRAMS, MEANS, PEAKS, SUMS
@@ -38,53 +38,40 @@ class Raced(Exception):
     """Another collector was faster; its rows are there, these are not needed."""
 
 
-def collect(cluster: Cluster, admin_socket: Path, now: float | None = None) -> int:
+def collect(cluster: Cluster, router: Path | Door, now: float | None = None) -> int:
     """Take over everything new. Returns how many samples and decisions were in it.
 
     Raises Unavailable when the router does not answer in time or says what cannot be read.
     """
     now = time.time() if now is None else now
-    if not admin_socket.is_socket():
-        raise Unavailable(
-            f"The router of {cluster.name} is not running: {admin_socket} is missing."
-        )
+    way = door(router)
     taken = 0
-    # plain HTTP over a unix socket: there is no certificate to verify
-    transport = httpx.HTTPTransport(uds=str(admin_socket), verify=False)
-    with httpx.Client(
-        transport=transport, base_url="http://router", timeout=DEADLINE_SECONDS
-    ) as client:
-        for _ in range(_PAGES_AT_ONCE):
-            page = _read(client, cluster)
-            fresh = (page.epoch, page.next) == (cluster.telemetry_epoch, cluster.telemetry_seq)
-            try:
-                keep(cluster, page, now)
-            except Raced:
-                cluster.refresh_from_db(fields=["telemetry_epoch", "telemetry_seq"])
-                return taken
-            taken += len(page.samples) + len(page.decisions)
-            if fresh or not (page.samples or page.decisions):
-                break
+    for _ in range(_PAGES_AT_ONCE):
+        page = _read(way, cluster)
+        fresh = (page.epoch, page.next) == (cluster.telemetry_epoch, cluster.telemetry_seq)
+        try:
+            keep(cluster, page, now)
+        except Raced:
+            cluster.refresh_from_db(fields=["telemetry_epoch", "telemetry_seq"])
+            return taken
+        taken += len(page.samples) + len(page.decisions)
+        if fresh or not (page.samples or page.decisions):
+            break
     return taken
 
 
-def _read(client: httpx.Client, cluster: Cluster) -> TelemetryPage:
-    page = _ask(client, cluster.telemetry_epoch, cluster.telemetry_seq)
+def _read(way: Door, cluster: Cluster) -> TelemetryPage:
+    page = _ask(way, cluster.telemetry_epoch, cluster.telemetry_seq)
     if page.epoch != cluster.telemetry_epoch and cluster.telemetry_seq:
         # The loop was started anew and counts from the beginning: so does the reading.
-        page = _ask(client, page.epoch, 0)
+        page = _ask(way, page.epoch, 0)
     return page
 
 
-def _ask(client: httpx.Client, epoch: str, after: int) -> TelemetryPage:
+def _ask(way: Door, epoch: str, after: int) -> TelemetryPage:
+    query: Query = {"after": after, "epoch": epoch}
     try:
-        answer = client.get("/telemetry", params={"after": after, "epoch": epoch})
-        answer.raise_for_status()
-        return from_wire(answer.json())
-    except httpx.HTTPError as error:
-        raise Unavailable(
-            f"The router's admin API did not answer: {error}. Is `manage.py run_router` running?"
-        ) from error
+        return from_wire(way.ask("GET", "/telemetry", DEADLINE_SECONDS, query=query))
     except (ValueError, TypeError, AttributeError) as error:
         raise Unavailable(f"The router's telemetry cannot be read: {error}.") from error
 

@@ -319,12 +319,20 @@ class RequestGap(models.Model):
 
 
 class RequestPlace(models.Model):
-    """How far a cluster's request log has been read."""
+    """How far a cluster's request log has been read; each pod of a router has its own."""
 
-    cluster = models.CharField(max_length=24, unique=True)
+    cluster = models.CharField(max_length=24)
+    source = models.CharField(
+        max_length=63, blank=True, help_text="The router's pod; empty: there is but one router."
+    )
     epoch = models.CharField(max_length=64, blank=True)
     seq = models.BigIntegerField(default=0)
     seen_at = models.FloatField(default=0.0, help_text="Epoch seconds of the last reading.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["cluster", "source"], name="one_place_a_request_log")
+        ]
 
     def __str__(self) -> str:
         return f"{self.cluster} until {self.seq} of {self.epoch}"

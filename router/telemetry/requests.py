@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import httpx
 from django.db import DataError, IntegrityError, transaction
 from django.db.models import Max, Min, Q, QuerySet
 
 from deployments.errors import Unavailable
 from deployments.signals import announce
+from router.doors import Door, Query, door
 from router.request_log import Gap, RequestPage, from_wire
 from router.telemetry.models import RequestGap, RequestPlace, RequestRecord, Series
 
@@ -27,40 +27,32 @@ _PAGES_AT_ONCE = 10  # of catching up in one call; the next call goes on
 _PRUNED_AT_ONCE = 5_000
 
 
-def collect(cluster: str, admin_socket: Path, now: float | None = None) -> int:
-    """Take over every new line of a cluster's router. Returns how many.
+def collect(
+    cluster: str, router: Path | Door, now: float | None = None, *, source: str = ""
+) -> int:
+    """Take over every new line of a cluster's router, or of one of its pods (`source` is its name).
+    Returns how many.
 
     Raises Unavailable when it does not answer in time or says what cannot be read.
     """
     now = time.time() if now is None else now
-    if not admin_socket.is_socket():
-        raise Unavailable(f"The router of {cluster} is not running: {admin_socket} is missing.")
-    place, _ = RequestPlace.objects.get_or_create(cluster=cluster)
+    way = door(router)
+    place, _ = RequestPlace.objects.get_or_create(cluster=cluster, source=source)
     taken = 0
-    # plain HTTP over a unix socket: there is no certificate to verify
-    transport = httpx.HTTPTransport(uds=str(admin_socket), verify=False)
-    with httpx.Client(
-        transport=transport, base_url="http://router", timeout=DEADLINE_SECONDS
-    ) as client:
-        for _ in range(_PAGES_AT_ONCE):
-            page = _ask(client, place.epoch, place.seq)
-            if not keep(place, page, now):
-                break  # another collector was faster
-            taken += len(page.lines)
-            if not (page.lines or page.gaps):
-                break
+    for _ in range(_PAGES_AT_ONCE):
+        page = _ask(way, place.epoch, place.seq)
+        if not keep(place, page, now):
+            break  # another collector was faster
+        taken += len(page.lines)
+        if not (page.lines or page.gaps):
+            break
     return taken
 
 
-def _ask(client: httpx.Client, epoch: str, after: int) -> RequestPage:
+def _ask(way: Door, epoch: str, after: int) -> RequestPage:
+    query: Query = {"after": after, "epoch": epoch}
     try:
-        answer = client.get("/requests", params={"after": after, "epoch": epoch})
-        answer.raise_for_status()
-        return from_wire(answer.json())
-    except httpx.HTTPError as error:
-        raise Unavailable(
-            f"The router's admin API did not answer: {error}. Is `manage.py run_router` running?"
-        ) from error
+        return from_wire(way.ask("GET", "/requests", DEADLINE_SECONDS, query=query))
     except ValueError as error:
         raise Unavailable(f"The router's request log cannot be read: {error}.") from error
 
@@ -177,6 +169,9 @@ def prune(now: float, *, days: int, rows: int) -> int:
 def _forget_before(oldest: float) -> int:
     """Rows come in by time, but for how long each request took: only the first ones are looked at."""
     RequestGap.objects.filter(end__lt=oldest).delete()
+    RequestPlace.objects.exclude(source="").filter(
+        seen_at__lt=oldest
+    ).delete()  # pods that are gone
     gone = 0
     while True:
         first = list(RequestRecord.objects.order_by("pk").values_list("pk", "at")[:_PRUNED_AT_ONCE])

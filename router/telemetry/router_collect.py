@@ -8,11 +8,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import httpx
 from django.db import transaction
 
 from deployments.errors import Unavailable
 from deployments.signals import announce
+from router.doors import Door, Query, door
 from router.size_wire import RouterSample, SizeDecision, SizePage, from_wire
 from router.telemetry.router_rollups import LEVELS
 from router.telemetry.router_rows import RouterDecision, RouterPlace, RouterSecond
@@ -26,40 +26,29 @@ def topic_key(cluster: str) -> str:
     return f"router:{cluster}"
 
 
-def collect(cluster: str, admin_socket: Path, now: float | None = None) -> int:
+def collect(cluster: str, router: Path | Door, now: float | None = None) -> int:
     """Take over everything new of a cluster's router. Returns how many samples and decisions.
 
     Raises Unavailable when it does not answer in time or says what cannot be read.
     """
     now = time.time() if now is None else now
-    if not admin_socket.is_socket():
-        raise Unavailable(f"The router of {cluster} is not running: {admin_socket} is missing.")
+    way = door(router)
     place, _ = RouterPlace.objects.get_or_create(cluster=cluster)
     taken = 0
-    # plain HTTP over a unix socket: there is no certificate to verify
-    transport = httpx.HTTPTransport(uds=str(admin_socket), verify=False)
-    with httpx.Client(
-        transport=transport, base_url="http://router", timeout=DEADLINE_SECONDS
-    ) as client:
-        for _ in range(_PAGES_AT_ONCE):
-            page = _ask(client, place.epoch, place.seq)
-            if not keep(place, page, now):
-                break  # another collector was faster
-            taken += len(page.samples) + len(page.decisions)
-            if len(page.samples) + len(page.decisions) < 2:
-                break  # what a second brings: there is no more
+    for _ in range(_PAGES_AT_ONCE):
+        page = _ask(way, place.epoch, place.seq)
+        if not keep(place, page, now):
+            break  # another collector was faster
+        taken += len(page.samples) + len(page.decisions)
+        if len(page.samples) + len(page.decisions) < 2:
+            break  # what a second brings: there is no more
     return taken
 
 
-def _ask(client: httpx.Client, epoch: str, after: int) -> SizePage:
+def _ask(way: Door, epoch: str, after: int) -> SizePage:
+    query: Query = {"after": after, "epoch": epoch}
     try:
-        answer = client.get("/size", params={"after": after, "epoch": epoch})
-        answer.raise_for_status()
-        return from_wire(answer.json())
-    except httpx.HTTPError as error:
-        raise Unavailable(
-            f"The router's admin API did not answer: {error}. Is `manage.py run_router` running?"
-        ) from error
+        return from_wire(way.ask("GET", "/size", DEADLINE_SECONDS, query=query))
     except (ValueError, TypeError) as error:
         raise Unavailable(f"The router's own figures cannot be read: {error}.") from error
 

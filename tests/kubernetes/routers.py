@@ -148,6 +148,9 @@ class Router:
             },
         )
 
+    def undeploy(self, name: str) -> None:
+        self.kube.delete(f"/apis/apps/v1/namespaces/{self.space}/deployments/{name}")
+
     def replicas(self, name: str) -> list[dict[str, Any]]:
         """The pods of a service that are ready and stay."""
         found = self.kube.items(
@@ -216,7 +219,8 @@ class Answers:
 
 
 class Client:
-    """One keep-alive connection. As all good clients do, it goes by `Connection: close`."""
+    """One keep-alive connection. As all good clients do, it goes by `Connection: close`, and uses none that
+    was closed while it was idle."""
 
     def __init__(self, address: tuple[str, int], path: str) -> None:
         self._address, self._path = address, path
@@ -231,6 +235,8 @@ class Client:
             return type(error).__name__
 
     async def _post(self, body: bytes) -> int:
+        if self._streams is not None and self._streams[0].at_eof():
+            self.close()
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._address)
         reader, writer = self._streams

@@ -10,12 +10,13 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, close_old_connections, connection
 
 from deployments.clusters.models import Cluster
 from deployments.controller import Controller
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 _PERIOD = 0.5
 _COLLECT_EVERY = 1.0
 _TIDY_EVERY = 60.0
+_ASKED_AT_ONCE = 4  # routers inside clusters
 _CLUSTERS_EVERY = 3.0
 _LATE = 2.0
 
@@ -99,27 +101,23 @@ def _keep_clusters(stop: threading.Event) -> None:
 
 
 def _collect_until(stop: threading.Event) -> None:
-    """Take over every router's figures each second; a router that is away is said once."""
-    from router.telemetry import requests, rollups, router_collect, router_rollups, what_if
-    from router.telemetry.collect import collect
+    """Take over every router's figures each second; a router that is away is said once. Those inside
+    clusters are asked beside the others: an API server may be slow."""
+    from router.telemetry import requests, rollups, router_rollups, what_if
 
     away: set[str] = set()
+    asked: dict[str, Future[None]] = {}
+    pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "routers")
     tidied = time.monotonic()
     due = time.monotonic()
     while not stop.is_set():
         try:
             close_old_connections()
             for cluster in Cluster.objects.all():
-                try:
-                    admin_socket = settings.HOME.run / f"router-{cluster.name}.sock"
-                    collect(cluster, admin_socket)
-                    requests.collect(cluster.name, admin_socket)
-                    router_collect.collect(cluster.name, admin_socket)
-                    away.discard(cluster.name)
-                except SlipwayError as error:
-                    if cluster.name not in away:
-                        away.add(cluster.name)
-                        log.warning("telemetry of %s: %s", cluster.name, error.message)
+                if cluster.kind != Cluster.Kind.KUBERNETES:
+                    _collect_of(cluster, away)
+                elif (last := asked.get(cluster.name)) is None or last.done():
+                    asked[cluster.name] = pool.submit(_collect_beside, cluster, away)
             rollups.maintain(time.time())
             router_rollups.maintain(time.time())
             what_if.revive(time.time())
@@ -134,7 +132,37 @@ def _collect_until(stop: threading.Event) -> None:
             log.exception("telemetry: this round failed")
         due = max(due + _COLLECT_EVERY, time.monotonic())
         stop.wait(due - time.monotonic())
+    pool.shutdown(wait=False, cancel_futures=True)
     close_old_connections()
+
+
+def _collect_of(cluster: Cluster, away: set[str]) -> None:
+    """One router's figures, requests and size. `away` are the clusters whose trouble was said."""
+    from portal.router_doors import doors
+    from router.telemetry import requests, router_collect
+    from router.telemetry.collect import collect
+
+    try:
+        found = doors(cluster)
+        collect(cluster, found.leader)
+        for name, pod in found.pods.items():
+            requests.collect(cluster.name, pod, source=name)
+        router_collect.collect(cluster.name, found.leader)
+        away.discard(cluster.name)
+    except SlipwayError as error:
+        if cluster.name not in away:
+            away.add(cluster.name)
+            log.warning("telemetry of %s: %s", cluster.name, error.message)
+
+
+def _collect_beside(cluster: Cluster, away: set[str]) -> None:
+    """The same in a thread that is nobody's: its connection to the database ends with it."""
+    try:
+        _collect_of(cluster, away)
+    except Exception:
+        log.exception("telemetry of %s: this round failed", cluster.name)
+    finally:
+        connection.close()
 
 
 def _lock() -> int:

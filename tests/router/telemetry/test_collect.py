@@ -222,7 +222,7 @@ def test_of_very_many_services_each_is_told_in_turn() -> None:
 
 
 def test_a_router_that_is_not_there_is_unavailable(cluster: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="router of local is not running"):
+    with pytest.raises(Unavailable, match="router is not running"):
         collect(cluster, tmp_path / "none.sock", NOW)
     assert Cluster.objects.get().router_seen_at is None
 
