@@ -158,7 +158,7 @@ class EngineSpec:
     url: str
     ca: str = ""
     cert: str = ""
-    key: str = ""
+    key: str = field(default="", repr=False)
 
     @property
     def local(self) -> bool:

@@ -178,3 +178,7 @@ def test_an_attachment_that_fails_leaves_what_is_taken_apart(attached, monkeypat
     with pytest.raises(InvalidInput):
         attached()
     assert engine_file.is_abandoned(settings.HOME.cluster("docks"), now=0.0, seconds=300.0)
+
+
+def test_a_key_is_not_shown_where_a_spec_is():
+    assert "PRIVATE" not in repr(EngineSpec("tcp://10.0.0.5:2376", PEM, PEM, KEY))
