@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from deployments import logstore, pod_logs, rollout, upkeep
 from deployments.clusters import router_settings
-from deployments.clusters.drivers import driver_for
+from deployments.clusters.drivers import driver_for, keep_only
 from deployments.clusters.models import Cluster
 from deployments.codec import to_json
 from deployments.drivers.base import Driver
@@ -102,6 +102,7 @@ class Controller:
         """Look at everything once. An error of one service or cluster does not stop the others."""
         requeued = self._requeue()
         clusters = list(Cluster.objects.select_related("sku"))
+        keep_only({cluster.name for cluster in clusters})
         self.pod_logs.forget(
             [cluster.name for cluster in clusters if cluster.kind == Cluster.Kind.KUBERNETES]
         )

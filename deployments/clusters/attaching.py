@@ -23,7 +23,7 @@ from django.utils import timezone
 from deployments.audit.record import record
 from deployments.claims import holder, known_dead
 from deployments.clusters import kubes
-from deployments.clusters.drivers import driver_for
+from deployments.clusters.drivers import driver_for, forget
 from deployments.clusters.models import Attachment, Cluster
 from deployments.clusters.router_settings import apply_router_on_commit
 from deployments.codec import from_json, to_json
@@ -203,6 +203,7 @@ def _undo(kube: "Kube", cluster: Cluster) -> None:
     from deployments.drivers import kubernetes_belongings as ours
 
     kube_file.forget(settings.HOME.cluster(cluster.name))
+    forget(cluster.name)
     try:
         ours.remove(
             kube,

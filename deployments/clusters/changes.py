@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from deployments.audit.record import record
 from deployments.clusters import attaching, engines, kubes, ports
-from deployments.clusters.drivers import available_kinds, driver_for
+from deployments.clusters.drivers import available_kinds, driver_for, forget
 from deployments.clusters.models import Attachment, Cluster, Sku
 from deployments.clusters.router_settings import apply_router_on_commit
 from deployments.codec import from_json, to_json
@@ -231,6 +231,7 @@ def detach(
             with contextlib.suppress(SlipwayError):
                 attaching.remove(cluster)
         shutil.rmtree(settings.HOME.cluster(cluster.name), ignore_errors=True)
+        forget(cluster.name)
 
 
 def _refuse_with_services(cluster: Cluster) -> None:

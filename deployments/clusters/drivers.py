@@ -1,7 +1,7 @@
 """From a cluster's row to its driver: the one table by kind, each imported on first use."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,22 @@ def _kube_driver(name: str, file: "KubeFile") -> Driver:
     if known is not None and isinstance(known[1], KubernetesDriver):
         known[1].close()
     return made
+
+
+def forget(name: str) -> None:
+    """End what watches a cluster that is attached no more. Not an error when nothing does."""
+    from deployments.drivers.kubernetes import KubernetesDriver
+
+    with _kube_lock:
+        known = _kube_drivers.pop(name, None)
+    if known is not None and isinstance(known[1], KubernetesDriver):
+        known[1].close()
+
+
+def keep_only(names: Collection[str]) -> None:
+    """`forget` all but these: another process may have detached them."""
+    for name in [name for name in tuple(_kube_drivers) if name not in names]:
+        forget(name)
 
 
 _BY_KIND: dict[str, Callable[[str], Driver]] = {

@@ -132,7 +132,8 @@ class Watched:
         )
         for event in events:
             meta = event.object["metadata"]
-            kept = None if event.kind == "DELETED" else self._keep(event.object)
+            # a bookmark's object is but a version
+            kept = None if event.kind in ("DELETED", "BOOKMARK") else self._keep(event.object)
             with self._lock:
                 self._version = meta["resourceVersion"]
                 self._heard_at = time.monotonic()

@@ -72,6 +72,16 @@ def everything(kube: Kube) -> dict[str, set[str]]:
     return found
 
 
+def naming(kube: Kube, space: str) -> list[str]:
+    """What of the whole cluster has a namespace's name in its own."""
+    return [
+        f"{kind}/{item['metadata']['name']}"
+        for kind in ("clusterroles", "clusterrolebindings")
+        for item in kube.items(f"/apis/rbac.authorization.k8s.io/v1/{kind}").items
+        if space in item["metadata"]["name"]
+    ]
+
+
 def of_namespace(kube: Kube, namespace: str) -> list[str]:
     """All that is in one namespace, by kind and name."""
     said = subprocess.run(

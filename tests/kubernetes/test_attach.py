@@ -20,6 +20,7 @@ from tests.kubernetes import cluster, routers
 from tests.kubernetes.attached import (
     attach,
     everything,
+    naming,
     node_address,
     of_namespace,
     portal,
@@ -112,6 +113,7 @@ def test_a_cluster_is_attached_looked_at_again_and_given_up_without_a_trace(
     with pytest.raises(NotFound):
         kube.get(f"/api/v1/namespaces/{space}")
     assert everything(kube) == before
+    assert naming(kube, space) == []
 
 
 def test_a_namespace_of_somebody_keeps_all_that_is_theirs(
@@ -142,6 +144,7 @@ def test_a_check_that_fails_inside_leaves_nothing(kube: Kube, image: str, space:
     with pytest.raises(NotFound):
         kube.get(f"/api/v1/namespaces/{space}")
     assert everything(kube) == before
+    assert naming(kube, space) == []
 
 
 def test_a_registry_that_nodes_do_not_reach_is_found_from_a_node(
@@ -182,7 +185,7 @@ def test_an_account_that_may_too_little_is_told_what_it_misses(kube: Kube, door:
         )
         spec = _account(kube, theirs, given)
         try:
-            tried = attach(spec, theirs, portal=door)
+            tried = attach(spec, theirs, image=f"{REGISTRY}/router:1", portal=door)
             assert (tried.state, tried.field) == (Attachment.State.REFUSED, "kubeconfig")
             status, evidence = found(tried)[checks.ALLOWED]
             assert status == "fail"
