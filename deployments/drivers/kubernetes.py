@@ -277,8 +277,13 @@ class KubernetesDriver(Driver):
         yield from Looking(self.kube, self.settings, wanted, cluster=self.cluster).outside()
 
     def to_yaml(self, spec: ServiceSpec) -> str:
-        """The objects of a service as text, without the values of Secrets."""
-        return objects.to_yaml(spec, self._place())
+        """The objects of a service as text, without the values of Secrets. An API server that does not
+        answer is taken for a new one."""
+        try:
+            place = self._place()
+        except SlipwayError:
+            place = Place(self.settings, self.cluster)
+        return objects.to_yaml(spec, place)
 
     # ---- acting -----------------------------------------------------------------------------------
 
