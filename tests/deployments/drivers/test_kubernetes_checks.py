@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from django.conf import settings
 
 from deployments.drivers import kubernetes_checks as checks
 from deployments.drivers import kubernetes_probe as probe
@@ -178,6 +179,13 @@ def test_the_role_to_copy_holds_just_what_is_asked_for():
         "ClusterRole",
         "ClusterRoleBinding",
     ]
+
+
+def test_the_page_has_the_role_and_every_check_as_the_code_has_them():
+    page = (settings.CHECKOUT / "docs" / "clusters.md").read_text()
+    assert checks.role_yaml("slipway") in page
+    for name in checks.NAMES:
+        assert f"| {name.format(address='…')} |" in page
 
 
 def test_a_marker_of_somebody_else_says_by_whom_and_since_when():
