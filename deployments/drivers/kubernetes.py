@@ -91,7 +91,9 @@ class KubernetesDriver(Driver):
         self._tails = _Tails(kube, settings.namespace)
         self._router: tuple[str, RouterSpec] = ("", _NO_SETTINGS)
         self._pods: tuple[float, RouterPods] | None = None
-        self._compared: dict[str, tuple[object, bool]] = {}
+        self._compared: dict[str, tuple[object, frozenset[str]]] = {}
+        # what the cluster's own rules made otherwise of what was applied: nobody fights those
+        self._admitted: dict[str, frozenset[str]] = {}
 
     def close(self) -> None:
         """Ends its watches."""
@@ -127,6 +129,7 @@ class KubernetesDriver(Driver):
         for item in objects.of_service(spec, place, owner):
             made = self._apply(item)
             if item["kind"] == "Deployment":
+                self._admitted[item["metadata"]["name"]] = _differences(item, made)
                 self._bring_in(spec, made)
         self._own_files(spec, secrets, owner)
         self._remove_others(spec, place, mine)
@@ -399,12 +402,12 @@ class KubernetesDriver(Driver):
         stamp = (spec, item["metadata"]["resourceVersion"])
         kept = self._compared.get(name)
         if kept is None or kept[0] != stamp:
-            wanted = objects.deployment(spec, version, place)
-            different = next(objects.differences(wanted, item), None)
-            if different is not None:
-                log.warning("Deployment %s is not as it was asked for: %s", name, different)
-            self._compared[name] = kept = (stamp, different is not None)
-        return kept[1]
+            different = _differences(objects.deployment(spec, version, place), item)
+            if different - self._admitted.get(name, frozenset()):
+                listed = ", ".join(sorted(different))
+                log.warning("Deployment %s is not as it was asked for: %s", name, listed)
+            self._compared[name] = kept = (stamp, different)
+        return bool(kept[1] - self._admitted.get(name, frozenset()))
 
     def _place(self) -> Place:
         pulls = [self.settings.pull_secret] if self.settings.pull_secret else []
@@ -522,6 +525,15 @@ class _Tails:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _differences(wanted: Object, standing: Object) -> frozenset[str]:
+    """The fields of a Deployment that are not as they were asked for; annotations are not compared."""
+    spec = objects.differences(wanted["spec"], standing["spec"], "spec")
+    labels = objects.differences(
+        wanted["metadata"]["labels"], standing["metadata"]["labels"], "labels"
+    )
+    return frozenset((*spec, *labels))
 
 
 def _ours(item: Object) -> bool:

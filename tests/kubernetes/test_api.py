@@ -46,6 +46,21 @@ def test_what_is_applied_leaves_others_fields_alone(kube: Kube, maps: str) -> No
     assert found["metadata"]["annotations"] == {"x": "y"}
 
 
+def test_a_server_without_server_side_apply_is_given_the_same(
+    kube: Kube, maps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = kube._ask
+
+    def older(method: str, path: str, **more: object) -> object:
+        if "apply" in str(more.get("kind")):
+            raise PermanentError("what is that?", code="UnsupportedMediaType")
+        return ask(method, path, **more)
+
+    monkeypatch.setattr(kube, "_ask", older)
+    assert kube.apply(f"{maps}/older", config_map("older", a="1"))["data"] == {"a": "1"}
+    assert kube.apply(f"{maps}/older", config_map("older", a="2"))["data"] == {"a": "2"}
+
+
 def test_errors_say_what_happened(kube: Kube, maps: str) -> None:
     with pytest.raises(NotFound):
         kube.get(f"{maps}/none")

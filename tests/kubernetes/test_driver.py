@@ -1,5 +1,6 @@
 """Services on a real cluster, from being applied to being gone."""
 
+import json
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -260,6 +261,31 @@ def test_what_others_made_is_not_taken_over(there: Cluster, kube: Kube, space: s
         there.deploy(spec("taken"))
     there.driver.remove("taken")
     assert kube.get(f"{services}/taken")
+
+
+def test_what_the_clusters_own_rules_make_of_it_is_not_fought(
+    there: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an admission webhook would: it gives containers another image than was asked for."""
+    driver = there.driver
+    apply = driver.kube.apply
+
+    def admitted(path: str, item: dict) -> dict:
+        if item["kind"] == "Deployment":
+            item = json.loads(json.dumps(item))
+            item["spec"]["template"]["spec"]["containers"][0]["image"] = "mirror/own:1"
+        return apply(path, item)
+
+    monkeypatch.setattr(driver.kube, "apply", admitted)
+    there.deploy(spec("ruled"))
+    cluster.until(lambda: there.replicas("ruled"))
+    assert driver.drifted() == frozenset()
+    driver._admitted.clear()  # another process was told what the cluster made of it
+    driver._compared.clear()
+    assert driver.drifted() == {"ruled"}
+    driver.apply(spec("ruled"))
+    assert driver.drifted() == frozenset()
+    driver.remove("ruled")
 
 
 def test_another_scaler_is_found(there: Cluster, kube: Kube, space: str) -> None:
