@@ -29,7 +29,8 @@ that last reason alone.
 Where requests come by TCP (a pod, an Engine elsewhere), the gate can be asked from inside to leave: `GET /`
 is 503 with `x-slipway-draining` from then on, requests are served as before, and it has left when everybody
 had LEAVE_FIRST seconds to see that and nothing is inside. There is no gate of another replica to hand a
-connection to: what still waits when the workers are gone goes back to the router.
+connection to: what still waits when the workers are gone, or comes before the router has seen that, goes back
+to the router.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ _LINGER = 1.0  # for the router to read a refusal
 _REMEMBERED = 1000
 LEAVE_FIRST = 2.0  # for the router to see that it leaves
 _TICK_LEAVING = 0.1
+TURN_AWAY = 1.2  # the router asks each half second
 
 
 class Gate:
@@ -186,6 +188,8 @@ class Gate:
 
     def end(self) -> None:
         """The workers are gone: nobody new gets in, and what had not begun goes elsewhere."""
+        if self.leaving is not None and self.cells[self.workers] and not self._leaves():
+            self._turn_away()
         for name in (LISTEN, HEALTH, LEAVE, self.doors.name):
             with contextlib.suppress(OSError):
                 Path(name).unlink()
@@ -216,6 +220,26 @@ class Gate:
                     self._drop(guest)
         for guest in list(self.guests):
             self._drop(guest)
+
+    def _turn_away(self) -> None:
+        """By TCP nobody can be kept from connecting, and who did is lost when the socket closes: so whoever
+        comes is sent on until the router has seen that nobody answers for its health any more."""
+        self.health.tell_left()
+        self.health.close()
+        for number in range(self.workers + 1):
+            self.cells[number] = LOADING
+        self._seen = [LOADING] * self.workers
+        self._drop_handed()
+        until = self.clock() + TURN_AWAY
+        while (now := self.clock()) < until:
+            self._take(now)
+            poller = select.poll()
+            poller.register(self.listener, select.POLLIN)
+            for guest in self.guests:
+                for descriptor, mask in guest.mask().items():
+                    poller.register(descriptor, mask)
+            ready = dict(poller.poll(1000 * _TICK_HOLDING))
+            self._serve_guests(ready, self.clock())
 
     def _let_in(self, ready: dict[int, int], now: float) -> None:
         """Take what another gate passes on."""

@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,9 +69,12 @@ class GatedReplica:
         )
         told["command"][-1] = "app:app"
         told["gate"]["refuse"] = gate
-        (folder / "run.json").write_text(json.dumps(told))
-        self.shim = processes.spawn_shim(folder)
         self.address = address_of(folder)
+        self.spawn(told)
+
+    def spawn(self, told: dict[str, Any]) -> None:
+        (self.folder / "run.json").write_text(json.dumps(told))
+        self.shim = processes.spawn_shim(self.folder)
 
     def well(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.agent import inside
-from deployments.agent.gate import IDLE, LEAVE_FIRST, Gate
+from deployments.agent.gate import IDLE, LEAVE_FIRST, TURN_AWAY, Gate
 
 TOLD = {"workers": 1, "refuse": True, "wait": 0.5, "hold": 48.0, "silence": 92.0}
 TCP = {"listen": "127.0.0.1:0", "health": "127.0.0.1:0"}
@@ -92,6 +92,7 @@ def start(
 
     yield begin
     for run in made:
+        run.gate.cells[run.gate.workers] = 0  # nobody to turn away
         run.gate.end()
 
 
@@ -366,6 +367,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     run = Run(tmp_path, tcp=TCP)
     run.gate.cells[0], run.gate.cells[1] = IDLE, 1
     yield run
+    run.gate.cells[run.gate.workers] = 0  # nobody to turn away
     run.gate.end()
 
 
@@ -394,6 +396,9 @@ def test_one_that_leaves_says_so_and_is_gone_once_all_could_see_it_and_nobody_is
     pod.until(lambda: not going.is_alive())
     assert left == [True]
     assert status(pod.answer(waits)) == 200
+    began = time.monotonic()
+    pod.gate.end()  # nobody comes any more: at once
+    assert time.monotonic() - began < TURN_AWAY
 
 
 def test_one_that_is_not_empty_in_time_is_left_to_its_end(pod):
@@ -410,6 +415,26 @@ def test_one_that_nobody_was_let_into_leaves_at_once(pod):
     pod.until(lambda: not going.is_alive())
     assert left == [True]
     assert time.monotonic() - began < LEAVE_FIRST
+
+
+def test_by_tcp_whoever_comes_until_the_router_has_seen_it_is_sent_on(pod):
+    pod.busy()
+    early = pod.connect(request(since=time.time()))
+    health_at = pod.gate.health.sock.getsockname()
+    ending = threading.Thread(target=pod.gate.end)
+    ending.start()
+    early.setblocking(True)
+    assert early.recv(1000).startswith(b"HTTP/1.1 425 ")
+    early.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(health_at, timeout=5)
+    late = pod.connect(request(since=time.time()))
+    late.setblocking(True)
+    assert late.recv(1000).startswith(b"HTTP/1.1 425 ")
+    late.close()
+    ending.join()
+    with pytest.raises(OSError, match="closed|Bad file"):
+        pod.connect()
 
 
 def test_where_no_gate_runs_there_is_nobody_to_wait_for(tmp_path):
