@@ -1,6 +1,9 @@
 """A router in a cluster, replicas that count what is inside them, and load on both."""
 
 import asyncio
+import base64
+import functools
+import hashlib
 import json
 import os
 import subprocess
@@ -16,8 +19,23 @@ from django.conf import settings
 from deployments.drivers import kubernetes_names as names
 from deployments.drivers import kubernetes_router as shapes
 from deployments.drivers import kubernetes_routers as routers
+from deployments.drivers.base import BlobSource
+from deployments.drivers.kubernetes import KubernetesDriver
 from deployments.kube.api import Kube
-from deployments.types import KubeSettings, Purpose
+from deployments.types import (
+    AuthSpec,
+    ContainerSpec,
+    EnvironmentSpec,
+    FileSpec,
+    KubeSettings,
+    Purpose,
+    Resources,
+    RevisionSpec,
+    Scaling,
+    ServiceSpec,
+    VersionSpec,
+)
+from tests.docker.engines import docker
 from tests.kubernetes import cluster, reach
 from tests.kubernetes.images import REGISTRY
 
@@ -68,6 +86,20 @@ def end(*args):
 signal.signal(signal.SIGTERM, end)
 Server(("0.0.0.0", 8000), Handler).serve_forever()
 """
+
+
+@functools.cache
+def counting() -> str:
+    """An image of that server, as a person brings one."""
+    code = base64.b64encode(_SERVER.encode()).decode()
+    tag = f"{REGISTRY}/slipway-tests/counting:{hashlib.sha256(code.encode()).hexdigest()[:12]}"
+    text = (
+        f"FROM {_BASE}\nRUN echo {code} | base64 -d > /server.py\n"
+        'ENV WORK=0.02\nUSER 1000\nCMD ["python", "/server.py"]\n'
+    )
+    docker("build", "-q", "-t", tag, "-", given=text)
+    docker("push", "-q", tag)
+    return tag
 
 
 def image() -> str:
@@ -147,6 +179,48 @@ class Router:
                 },
             },
         )
+
+    def deploy_gated(self, name: str, blobs: BlobSource, replicas: int) -> None:
+        """As the portal does: its pods have gates."""
+        revision = RevisionSpec(
+            service=name,
+            number=1,
+            source=FileSpec("", "", 0),
+            entry_script="",
+            models=(),
+            environment=EnvironmentSpec("", counting()),
+            resources=Resources(cpu=0.02, memory_gb=0.05),
+            scoring_timeout_ms=10_000,
+            max_request_wait_ms=10_000,
+            container=ContainerSpec(counting(), 8000, "/score", "/", "/"),
+        )
+        scaling = Scaling(autoscale=False, minimum=replicas, maximum=replicas)
+        version = VersionSpec("default", revision, scaling)
+        driver = KubernetesDriver(self.kube, self.settings, cluster="test")
+        driver.stage(revision, blobs)
+        driver.apply(ServiceSpec(name, (version,), AuthSpec(key_enabled=False)))
+        driver.close()
+
+    def tries(self) -> tuple[int, int]:
+        """Requests that came to versions' backends of all pods, and how often one was tried again."""
+        code = (
+            "import glob,socket;s=socket.socket(socket.AF_UNIX);"
+            "s.connect(glob.glob('/var/lib/slipway/run/haproxy-*.sock')[0]);"
+            "s.sendall(b'show stat -1 2 -1\\n');print(s.makefile().read())"
+        )
+        total = again = 0
+        for pod in self.pods():
+            told = subprocess.run(
+                ["kubectl", "exec", "-n", self.space, pod["metadata"]["name"], "--",
+                 "python", "-c", code],
+                check=True, capture_output=True, text=True, timeout=30,
+            ).stdout.splitlines()  # fmt: skip
+            header = told[0].removeprefix("# ").split(",")
+            for line in told[1:]:
+                row = dict(zip(header, line.split(","), strict=False))
+                if row.get("pxname", "").startswith("be_"):
+                    total, again = total + int(row["stot"]), again + int(row["wretr"])
+        return total, again
 
     def undeploy(self, name: str) -> None:
         self.kube.delete(f"/apis/apps/v1/namespaces/{self.space}/deployments/{name}")

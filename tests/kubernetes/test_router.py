@@ -1,9 +1,11 @@
 """The router in a real cluster: scoring, and what is lost when its pods and its replicas come and go."""
 
 import asyncio
+import functools
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from deployments.drivers.kubernetes import KubernetesDriver
 from deployments.kube.api import Kube
 from deployments.types import Purpose, RouterSpec
 from router.peers import SETTLED_SECONDS
+from tests.deployments.drivers.test_process import FolderBlobs
 from tests.kubernetes import cluster
 from tests.kubernetes.routers import Answers, Client, Router, paced, router
 
@@ -92,7 +95,7 @@ async def test_a_router_pod_that_is_deleted_takes_no_request_along(three: Router
 
     def delete() -> None:
         three.kube.delete(f"/api/v1/namespaces/{three.space}/pods/{first}")
-        cluster.until(lambda: first not in names_of(routers.pods(three.kube, three.space)), 90)
+        cluster.until(lambda: gone(three, first), 90)
 
     answers = await while_loaded(three, "counted", delete)
     three.wait(3)
@@ -145,6 +148,41 @@ async def test_replicas_that_come_and_go_lose_nothing(three: Router) -> None:
 
     answers = await while_loaded(three, "counted", change, rate=60)
     assert answers.bad == {}
+
+
+@pytest.mark.timeout(300)
+async def test_gates_hold_the_limit_while_versions_change_hands(
+    three: Router, tmp_path: Path
+) -> None:
+    three.deploy_gated("gated", FolderBlobs(tmp_path), replicas=4)
+    three.routed("gated", 4, 120)
+    before = three.tries()
+
+    def steady() -> None:
+        time.sleep(8)
+
+    answers = await while_loaded(three, "gated", steady)
+    calm = three.tries()
+    asked, again = calm[0] - before[0], calm[1] - before[1]
+    print(f"calm: {again} of {asked} requests were tried again; {three.most('gated')}")
+    assert answers.bad == {}
+    assert again <= 0.01 * asked
+
+    def change_hands() -> None:
+        for name in names_of(three.pods()):
+            three.kube.delete(f"/api/v1/namespaces/{three.space}/pods/{name}")
+            cluster.until(functools.partial(gone, three, name), 90)
+            three.wait(3)
+
+    answers = await while_loaded(three, "gated", change_hands)
+    asked, again = three.tries()
+    print(f"moved: {again} of {asked} requests were tried again; {three.most('gated')}")
+    assert answers.bad == {}
+    assert three.most("gated") == [1, 1, 1, 1]
+
+
+def gone(made: Router, pod: str) -> bool:
+    return pod not in names_of(routers.pods(made.kube, made.space))
 
 
 async def test_settings_reach_every_pod_within_two_seconds(three: Router) -> None:

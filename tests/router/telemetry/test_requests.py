@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from router.request_log import Gap, RequestLine, RequestPage
+from router.request_log import Gap, RequestLine, RequestPage, to_wire
 from router.telemetry import requests
 from router.telemetry.models import RequestGap, RequestPlace, RequestRecord, Series
 
@@ -49,6 +49,26 @@ def test_a_page_is_kept_with_its_place(place: RequestPlace) -> None:
     assert RequestRecord.objects.count() == 5
     stored = RequestPlace.objects.get()
     assert (stored.epoch, stored.seq, stored.seen_at) == ("one", 5, NOW + 1)
+    assert not RequestGap.objects.exists()
+
+
+def test_each_pod_of_a_router_has_a_place_of_its_own(db: None) -> None:
+    class Pod:
+        def __init__(self, epoch: str) -> None:
+            self.page = page(0, 2, epoch)
+            self.asked: list[object] = []
+
+        def ask(self, *args: object, **named: object) -> object:
+            self.asked.append(named["query"])
+            after = named["query"]["after"]  # type: ignore[index]
+            return to_wire(self.page if not after else dataclasses.replace(self.page, lines=()))
+
+    one, other = Pod("one"), Pod("other")
+    assert requests.collect("far", one, NOW, source="pod-1") == 2  # type: ignore[arg-type]
+    assert requests.collect("far", other, NOW, source="pod-2") == 2  # type: ignore[arg-type]
+    assert requests.collect("far", one, NOW, source="pod-1") == 0  # type: ignore[arg-type]
+    assert one.asked[-1] == {"after": 2, "epoch": "one"}
+    assert RequestRecord.objects.filter(cluster="far").count() == 4
     assert not RequestGap.objects.exists()
 
 
