@@ -23,6 +23,7 @@ from deployments import logstore, pod_logs, rollout, upkeep
 from deployments.clusters import router_settings
 from deployments.clusters.drivers import driver_for, keep_only
 from deployments.clusters.models import Cluster
+from deployments.clusters.rechecks import after_failures
 from deployments.codec import to_json
 from deployments.drivers.base import Driver
 from deployments.errors import SlipwayError
@@ -196,6 +197,7 @@ class Controller:
         if self._clock() - self._capacity_at.get(cluster.name, 0.0) < _CAPACITY_EVERY:
             return
         self._capacity_at[cluster.name] = self._clock()
+        after_failures(cluster)
         capacity = to_json(driver.capacity())
         if cluster.capacity is None or capacity["nodes"] != cluster.capacity.get("nodes"):
             Cluster.objects.filter(pk=cluster.pk).update(capacity=capacity)

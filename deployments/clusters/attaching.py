@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Q
 from django.utils import timezone
 
 from deployments.audit.record import record
@@ -26,7 +25,7 @@ from deployments.clusters import kubes
 from deployments.clusters.drivers import driver_for, forget
 from deployments.clusters.models import Attachment, Cluster
 from deployments.clusters.router_settings import apply_router_on_commit
-from deployments.codec import from_json, to_json
+from deployments.codec import to_json
 from deployments.drivers import kube_file, kubernetes_checks
 from deployments.errors import Conflict, InvalidInput, SlipwayError
 from deployments.signals import announce
@@ -42,7 +41,7 @@ log = logging.getLogger(__name__)
 
 TOPIC = "attachment"
 _KEPT = timedelta(days=7)  # the row of a try
-_LONGEST = timedelta(minutes=10)  # a look that takes longer was cut off
+LONGEST = timedelta(minutes=10)  # a look that takes longer was cut off
 _REMOVING_SECONDS = 120.0
 # The form's field that a failed check belongs to.
 _FIELDS = {
@@ -90,7 +89,7 @@ def begin(
         claimed_by=holder(),
         created_by_id=actor.pk if actor else None,
     )
-    transaction.on_commit(lambda: _apart(f"attach-{attachment.pk}", run, attachment.pk, cluster))
+    transaction.on_commit(lambda: apart(f"attach-{attachment.pk}", run, attachment.pk, cluster))
     return attachment
 
 
@@ -163,7 +162,7 @@ def _into_use(
     cluster.kube_network = to_json(network) if network is not None else None
     cluster.checks = attachment.checks
     cluster.checked_at = timezone.now()
-    cluster.capacity = _capacity(cluster)
+    cluster.capacity = capacity_json(cluster)
     try:
         with transaction.atomic():
             cluster.save(force_insert=True)
@@ -190,7 +189,7 @@ def _into_use(
         ) from error
 
 
-def _capacity(cluster: Cluster) -> Any:
+def capacity_json(cluster: Cluster) -> Any:
     """As JSON; None is unknown."""
     try:
         return to_json(driver_for(cluster).capacity())
@@ -278,7 +277,7 @@ def settle(now: datetime | None = None) -> None:
     """End the tries whose process is gone, and forget those of long ago with their credentials."""
     now = now or timezone.now()
     for row in Attachment.objects.filter(state=Attachment.State.RUNNING):
-        if known_dead(row.claimed_by) or row.created_at < now - _LONGEST:
+        if known_dead(row.claimed_by) or row.created_at < now - LONGEST:
             Attachment.objects.filter(pk=row.pk, state=Attachment.State.RUNNING).update(
                 state=Attachment.State.REFUSED,
                 problem="The process that attached it was ended. Try again: what it made is taken over.",
@@ -289,93 +288,10 @@ def settle(now: datetime | None = None) -> None:
     Attachment.objects.filter(created_at__lt=now - _KEPT).delete()
 
 
-# ---- looking again --------------------------------------------------------------------------------
+# ---- shared with `rechecks` ----------------------------------------------------------------------
 
 
-def look_again(cluster: Cluster, *, only: tuple[str, ...] = ()) -> bool:
-    """Start the checks of an attached cluster; each result is stored as it comes. `only` names those to
-    run (a registry's by `REGISTRY`). False when they run already."""
-    now = timezone.now()
-    free = Q(checking_at=None) | Q(checking_at__lt=now - _LONGEST)
-    if not Cluster.objects.filter(free, pk=cluster.pk).update(checking_at=now):
-        return False
-    announce("cluster", cluster.name)
-    transaction.on_commit(lambda: _apart(f"look-{cluster.name}", look, cluster.pk, only))
-    return True
-
-
-def look(pk: int, only: tuple[str, ...] = ()) -> list[Check]:
-    """Run the checks now; returns what stands in the row after them."""
-    from deployments.drivers.kubernetes_looking import Looking
-    from deployments.kube.api import Kube
-
-    cluster = Cluster.objects.select_related("sku").get(pk=pk)
-    before = [from_json(Check, item) for item in cluster.checks]
-    found: list[Check] = []
-
-    def keep(check: Check) -> None:
-        if only and not any(_is(check.name, name) for name in only):
-            return
-        found.append(check)
-        _store(cluster, checks=to_json(merged(before, found)))
-
-    try:
-        kubes.write_file(cluster)
-        with closing(Kube(kubes.spec_of(cluster))) as kube:
-            looking = Looking(
-                kube,
-                kubes.settings_of(cluster),
-                kubes.wanted_of(cluster),
-                cluster=cluster.name,
-                mark=cluster.kube_mark,
-            )
-            for check in looking.outside():
-                keep(check)
-            if looking.nodes is not None:
-                for check in looking.inside():
-                    keep(check)
-                network = looking.network()
-                if network is not None:
-                    _store(cluster, kube_network=to_json(network))
-        capacity = _capacity(cluster)
-        if capacity is not None:
-            _store(cluster, capacity=capacity)
-        if not only:
-            before = []  # what was not asked any more is no result of this look
-    except SlipwayError as error:
-        found.append(Check(kubernetes_checks.ANSWERS, CheckStatus.FAIL, error.message))
-    finally:
-        result = merged(before, found)
-        _store(cluster, checks=to_json(result), checked_at=timezone.now(), checking_at=None)
-    return result
-
-
-def merged(before: list[Check], found: list[Check]) -> list[Check]:
-    """What was found now, in the places of what was known before; what is new goes where it was asked."""
-    fresh = {check.name: check for check in found}
-    kept = [fresh.pop(check.name, check) for check in before]
-    ranks = {name: rank for rank, name in enumerate(kubernetes_checks.NAMES)}
-
-    def rank(check: Check) -> int:
-        return next((place for name, place in ranks.items() if _is(check.name, name)), len(ranks))
-
-    return sorted([*kept, *fresh.values()], key=rank)
-
-
-def _is(name: str, wanted: str) -> bool:
-    """Whether it is that check; a registry's has the registry's address in it."""
-    begin, brace, _ = wanted.partition("{")
-    return name.startswith(begin) if brace else name == wanted
-
-
-def _store(cluster: Cluster, **fields: Any) -> None:
-    Cluster.objects.filter(pk=cluster.pk).update(**fields)
-    for name, value in fields.items():
-        setattr(cluster, name, value)
-    announce("cluster", cluster.name)
-
-
-def _apart(name: str, do: Callable[..., object], *arguments: object) -> None:
+def apart(name: str, do: Callable[..., object], *arguments: object) -> None:
     """In a thread of its own: it mostly waits, and a page is to be answered meanwhile."""
 
     def body() -> None:

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from deployments.audit.record import record
-from deployments.clusters import attaching, engines, kubes, ports
+from deployments.clusters import attaching, engines, kubes, ports, rechecks
 from deployments.clusters.drivers import available_kinds, driver_for, forget
 from deployments.clusters.models import Attachment, Cluster, Sku
 from deployments.clusters.router_settings import apply_router_on_commit
@@ -246,7 +246,7 @@ def _refuse_with_services(cluster: Cluster) -> None:
 def refresh(cluster: Cluster) -> list[Check]:
     """Run the checks and read the capacity anew; both are stored with the row."""
     if cluster.kind == Cluster.Kind.KUBERNETES.value:
-        return attaching.look(cluster.pk)
+        return rechecks.look(cluster.pk)
     if cluster.kind == Cluster.Kind.DOCKER.value:
         engines.write_file(cluster)
     capacity, checks = _look(cluster)

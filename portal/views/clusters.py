@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from deployments.clusters import attaching, changes, drivers, engines, kubes, ports
+from deployments.clusters import attaching, changes, drivers, engines, kubes, ports, rechecks
 from deployments.clusters.models import Cluster
 from deployments.errors import InvalidInput, SlipwayError, Unavailable
 from portal import cluster_programs
@@ -161,7 +161,7 @@ def check(request: HttpRequest, name: str) -> HttpResponse:
     cluster = _get(name)
     try:
         if cluster.kind == Cluster.Kind.KUBERNETES:
-            attaching.look_again(cluster)
+            rechecks.look_again(cluster)
             cluster.refresh_from_db()
         else:
             changes.refresh(cluster)

@@ -119,7 +119,7 @@ def attach(
 
 def run_here(monkeypatch: Any) -> None:
     """At once, instead of in a thread that a test's transaction would hide its row from."""
-    monkeypatch.setattr(attaching, "_apart", lambda name, do, *rest: do(*rest))
+    monkeypatch.setattr(attaching, "apart", lambda name, do, *rest: do(*rest))
 
 
 def row(name: str = "real") -> Cluster:

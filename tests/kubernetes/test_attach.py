@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployments.clusters import attaching, changes
+from deployments.clusters import attaching, changes, rechecks
 from deployments.clusters.catalogue import ensure_skus
 from deployments.clusters.models import Attachment, Cluster, Sku
 from deployments.drivers import kubernetes_checks as checks
@@ -98,7 +98,7 @@ def test_a_cluster_is_attached_looked_at_again_and_given_up_without_a_trace(
     assert not Cluster.objects.filter(name="second").exists()
     Cluster.objects.update(kube_server=server)
 
-    assert attaching.look_again(stands)
+    assert rechecks.look_again(stands)
     stands.refresh_from_db()
     assert stands.checking_at is None
     assert {item["status"] for item in stands.checks} == {"pass"}

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from deployments import sealed
 from deployments.audit.models import AuditEntry
-from deployments.clusters import attaching, changes, drivers, kubes
+from deployments.clusters import attaching, changes, drivers, kubes, rechecks
 from deployments.clusters.catalogue import ensure_skus
 from deployments.clusters.models import Attachment, Cluster, Sku
 from deployments.codec import to_json
@@ -56,7 +56,7 @@ def kinds(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What would be done in a thread of its own."""
     found: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(attaching, "_apart", lambda name, do, *rest: found.append((do, *rest)))
+    monkeypatch.setattr(attaching, "apart", lambda name, do, *rest: found.append((do, *rest)))
     return found
 
 
@@ -253,7 +253,7 @@ def test_checking_again_goes_on_apart_and_is_said(
     with django_capture_on_commit_callbacks(execute=True):
         page.post(url)
     assert len(begun) == 1  # one at a time
-    assert begun[0] == (attaching.look, cluster.pk, ())
+    assert begun[0] == (rechecks.look, cluster.pk, ())
 
 
 def test_what_was_found_takes_the_place_of_what_was_known() -> None:
@@ -265,7 +265,7 @@ def test_what_was_found_takes_the_place_of_what_was_known() -> None:
         Check("a node pulls from r:5000", CheckStatus.FAIL, "c"),
         Check("API server answers", CheckStatus.FAIL, "d"),
     ]
-    assert [check.evidence for check in attaching.merged(known, fresh)] == ["d", "c", "b"]
+    assert [check.evidence for check in rechecks.merged(known, fresh)] == ["d", "c", "b"]
 
 
 def test_detaching_lists_what_goes_and_removes_it_before_the_row(
@@ -345,3 +345,28 @@ def test_a_size_tells_the_driver_where_replicas_go(cluster: Cluster) -> None:
     assert made.accelerator == "amd.com/xilinx_u250"
     assert made.node_selector == {"pool": "fpga"}
     assert made.tolerations[0].key == "fpga"
+
+
+def test_a_failed_deployment_has_the_checks_of_its_phase_run_once(
+    cluster: Cluster, begun: list[Any], django_capture_on_commit_callbacks: Any, monkeypatch: Any
+) -> None:
+    from datetime import timedelta
+
+    from deployments.environments.models import Environment
+    from deployments.services.models import Deployment, DeploymentState, Revision, Service
+
+    assert rechecks.after_failures(cluster) is False
+    service = Service.objects.create(name="iris", cluster=cluster)
+    environment = Environment.objects.create(name="plain", version=1)
+    revision = Revision.objects.create(service=service, number=1, environment=environment)
+    row = Deployment.objects.create(
+        service=service, revision=revision, state=DeploymentState.FAILED, step="pulling"
+    )
+    Deployment.objects.filter(pk=row.pk).update(finished_at=timezone.now() - timedelta(hours=1))
+    assert rechecks.after_failures(cluster) is False  # looked at since
+    Deployment.objects.filter(pk=row.pk).update(finished_at=timezone.now())
+    with django_capture_on_commit_callbacks(execute=True):
+        assert rechecks.after_failures(cluster) is True
+    assert begun[0][2] == ("a node pulls from {address}",)
+    cluster.refresh_from_db()
+    assert rechecks.after_failures(cluster) is False  # they run
