@@ -8,7 +8,6 @@ import http.server
 import io
 import tarfile
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 
 import docker
@@ -20,14 +19,14 @@ from deployments.images import attempt
 from deployments.images.builds import ensure_image
 from deployments.images.engines import Place
 from deployments.types import EngineSpec
-from tests.deployments.images.conftest import ENGINE
+from tests.deployments.images.conftest import BASE, ENGINE
 from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.django_db(transaction=True),
     pytest.mark.timeout(230),
-    pytest.mark.usefixtures("builds", "own_cache"),
+    pytest.mark.usefixtures("without_tool"),
 ]
 
 HERE = Place(EngineSpec(ENGINE), runs_there=True)
@@ -59,12 +58,21 @@ echo '{"name": "numpy", "version": "1.26.4", "license": "BSD-3-Clause"}' >"$pref
 
 
 @pytest.fixture
-def own_cache(engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The stand-in must not stay in the cache of other tests."""
-    name = f"slipway-tests-conda-{uuid.uuid4().hex[:8]}"
-    monkeypatch.setattr(attempt, "CACHE_VOLUME", name)
+def without_tool(engine: docker.DockerClient, builds: None) -> Iterator[None]:
+    """The stand-in must not be there before, nor stay in the cache of builds."""
+
+    def clear() -> None:
+        engine.containers.run(
+            BASE,
+            ["sh", "-c", "rm -f /cache/tools/micromamba-*"],
+            user="0:0",
+            volumes={attempt.CACHE_VOLUME: {"bind": "/cache"}},
+            remove=True,
+        )
+
+    clear()
     yield
-    engine.volumes.get(name).remove(force=True)
+    clear()
 
 
 @pytest.fixture
