@@ -16,10 +16,12 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
 
 from deployments.drivers.kubernetes import KubernetesDriver
+from deployments.errors import NotFound
 from deployments.kube.api import Kube
 from deployments.pod_logs import Collector, Kept
 from deployments.registry.blobs import StorageBlobs, storage_name
 from deployments.types import (
+    ContainerSpec,
     EnvironmentSpec,
     FileSpec,
     KubeSettings,
@@ -285,3 +287,29 @@ def test_what_a_pod_said_is_kept_across_a_restart_and_when_it_is_gone(
     driver.remove("speaks")
     cluster.until(lambda: not driver.log_replicas("speaks"), 90)
     assert "asked for 200" in said()
+
+
+def test_a_persons_own_container_goes_with_what_stands_before_it(
+    driver: KubernetesDriver, kube: Kube
+) -> None:
+    own = ContainerSpec(images.own(), 8000, "/predict", "/alive", "/ready")
+    deploy(driver, spec("own", "", container=own, models=(), environment=EnvironmentSpec("", "")))
+    replica = replica_of(driver, "own")
+    assert post(replica, x=1) == (200, b'own {"x": 1}')
+    path = f"/api/v1/namespaces/{driver.settings.namespace}/pods/{replica.id}"
+    began = time.monotonic()
+    kube.delete(path)
+    assert post(replica, x=2) == (200, b'own {"x": 2}')  # the router may not have seen it yet
+
+    def gone() -> bool:
+        try:
+            kube.get(path)
+        except NotFound:
+            return True
+        return False
+
+    cluster.until(gone, 60)
+    took = time.monotonic() - began
+    driver.remove("own")
+    # two seconds for the router, and not all the time that a pod may take to go
+    assert 2 < took < 20
