@@ -1,11 +1,17 @@
 """What a source holds, and that a cursor neither skips nor repeats."""
 
+from pathlib import Path
+
 import pytest
 from django.conf import settings
 
 from deployments import logstore
+from deployments.clusters.models import Cluster
+from deployments.drivers.base import LogLine, LogPage
 from deployments.environments.changes import create_environment
 from deployments.errors import InvalidInput, NotFound, Unavailable
+from deployments.home import Home
+from deployments.pod_logs import PodLog
 from deployments.services.models import Service
 from portal import log_sources
 from portal.log_sources import read_page
@@ -78,6 +84,25 @@ def test_a_deployment_that_was_followed_is_read_to_its_end_when_a_newer_one_begi
     write(deploy(service), "new 1", at=3)
     page = read_page("service:diabetes", cursor)
     assert [line.text for line in page.lines] == ["old 2", "new 1"]
+
+
+def test_what_pods_said_is_read_from_the_copy_also_when_the_cluster_is_away(
+    service: Service, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(settings, "HOME", Home(tmp_path))
+    Cluster.objects.update(kind="kubernetes")  # which nobody can reach from here
+    write(deploy(service), "applying", at=1)
+    for pod, at in (("diabetes-default-x1", 2.0), ("diabetes-default-x2", 3.0)):
+        folder = tmp_path / "logs" / "pods" / service.cluster.name / "diabetes" / pod
+        lines = (LogLine(at, pod, "stdout", f"{pod} begins"),)
+        PodLog(folder).add(LogPage(lines, "cursor"), 1)
+    page = read_page("service:diabetes")
+    assert [(line.source, line.text) for line in page.lines] == [
+        ("pipeline", "applying"),
+        ("diabetes-default-x1", "diabetes-default-x1 begins"),
+        ("diabetes-default-x2", "diabetes-default-x2 begins"),
+    ]
+    assert read_page("service:diabetes", page.cursor).lines == []
 
 
 def test_a_replica_that_is_not_listed_for_a_moment_is_not_read_again(
