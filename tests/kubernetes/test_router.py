@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 
+from deployments.clusters.models import Cluster, Family, Sku
+from deployments.drivers import kube_file
 from deployments.drivers import kubernetes_router as shapes
 from deployments.drivers import kubernetes_routers as routers
 from deployments.drivers.kubernetes import KubernetesDriver
 from deployments.kube.api import Kube
-from deployments.types import Purpose, RouterSpec
+from deployments.types import CustomLines, Purpose, RouterSpec
+from portal import router_view
+from portal.management.commands import run_controller
+from portal.router_doors import doors
+from router import admin_client
 from router.peers import SETTLED_SECONDS
+from router.telemetry.models import RequestPlace, Second
+from router.telemetry.router_rows import RouterSecond
 from tests.deployments.drivers.test_process import FolderBlobs
 from tests.kubernetes import cluster
 from tests.kubernetes.routers import Answers, Client, Router, paced, router
@@ -209,3 +218,38 @@ def kill_in(made: Router, pod: str) -> None:
         ["kubectl", "exec", "-n", made.space, pod, "--", "python", "-c", code],
         check=False, capture_output=True, timeout=30,
     )  # fmt: skip
+
+
+@pytest.mark.django_db
+def test_the_portal_reads_it_all_through_the_api_server(three: Router) -> None:
+    sku = Sku.objects.create(name="any machine", family=Family.CPU)
+    row = Cluster.objects.create(name="far", kind=Cluster.Kind.KUBERNETES, sku=sku)
+    file = kube_file.KubeFile(three.kube.spec, three.settings)
+    kube_file.write(settings.HOME.cluster("far"), file)
+    away: set[str] = set()
+
+    def taken() -> bool:
+        asyncio.run(score(three, 20))
+        row.refresh_from_db()
+        run_controller._collect_of(row, away)
+        told = Second.objects.filter(series__service="counted", series__cluster="far")
+        return sum(item.arrivals for item in told) >= 20 and RouterSecond.objects.exists()
+
+    try:
+        cluster.until(taken, 30)
+        assert not away
+        assert RequestPlace.objects.filter(cluster="far").count() == 3
+        assert router_view.setup_view(row).state in ("applied", "applying")
+        assert (
+            admin_client.check(doors(row).leader, CustomLines(defaults=("no such word",)))[0]
+            is False
+        )
+    finally:
+        kube_file.forget(settings.HOME.cluster("far"))
+
+
+async def score(made: Router, count: int) -> None:
+    client = Client(made.address(), "/api/v1/service/counted/score")
+    for _ in range(count):
+        assert await client.post() == 200
+    client.close()
