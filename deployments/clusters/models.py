@@ -210,6 +210,8 @@ class Cluster(models.Model):
     @property
     def tls_port(self) -> int:
         """The port its router answers TLS on; beside its own where it has one."""
+        if self.kind == self.Kind.KUBERNETES:
+            return 443  # of its Service
         port: int = settings.ENV.router_tls_port
         return port if self.router_port is None else self.router_port + 1
 

@@ -52,6 +52,44 @@ def sku_words(sku: Sku) -> str:
     return f"{sku.name} ({', '.join(parts)})" if parts else f"{sku.name} (read from it)"
 
 
+def checked_router_url(url: str) -> str:
+    """Where clients reach a router. Raises ValidationError."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("http", "https") or not rest or "/" in rest or "@" in rest:
+        raise forms.ValidationError(
+            "Write scheme, host and port only, such as http://127.0.0.1:8080."
+        )
+    host = rest.rpartition(":")[0] if ":" in rest and not rest.endswith("]") else rest
+    if "." in host or host == "localhost" or host.startswith("["):
+        URLValidator(schemes=["http", "https"])(url)
+    return url
+
+
+class ConnectionForm(KubernetesFields):
+    """How an attached Kubernetes cluster is reached and used. No kubeconfig keeps the one that is known."""
+
+    router_url = forms.CharField(
+        label="Router address",
+        max_length=512,
+        help_text="Where clients reach this cluster’s router; scoring addresses begin with it.",
+    )
+
+    def __init__(self, *args: Any, namespace: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        del self.fields["kube_namespace"]
+        self._namespace = namespace
+
+    def clean_router_url(self) -> str:
+        return checked_router_url(self.cleaned_data["router_url"].strip().rstrip("/"))
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        cleaned["kube_namespace"] = self._namespace
+        self.spec = self.kube_spec() if self.has_kubeconfig or self.wants_inside else None
+        self.wanted = self.use()
+        return cleaned
+
+
 class AttachForm(KubernetesFields):
     """A cluster to take into use. `kinds` are those that can be attached now."""
 
@@ -194,12 +232,4 @@ class AttachForm(KubernetesFields):
             return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         if not url:
             raise forms.ValidationError("Say where clients reach its router.")
-        scheme, _, rest = url.partition("://")
-        if scheme not in ("http", "https") or not rest or "/" in rest or "@" in rest:
-            raise forms.ValidationError(
-                "Write scheme, host and port only, such as http://127.0.0.1:8080."
-            )
-        host = rest.rpartition(":")[0] if ":" in rest and not rest.endswith("]") else rest
-        if "." in host or host == "localhost" or host.startswith("["):
-            URLValidator(schemes=["http", "https"])(url)
-        return url
+        return checked_router_url(url)

@@ -146,6 +146,10 @@ class KubernetesFields(forms.Form):
     def has_kubeconfig(self) -> bool:
         return bool(self._text())
 
+    @property
+    def wants_inside(self) -> bool:
+        return self.inside is not None and bool(self.cleaned_data.get("kube_inside"))
+
     def found(self) -> kubes.Found | None:
         """Read what was given and ask its API server. Adds the field's error and is None when it is wrong."""
         text = self._given()
@@ -159,7 +163,7 @@ class KubernetesFields(forms.Form):
 
     def kube_spec(self) -> KubeSpec | None:
         """How its API server is reached. Adds the field's error and is None when that is wrong."""
-        if self.inside is not None and self.cleaned_data.get("kube_inside"):
+        if self.wants_inside:
             return self.inside
         text = self._given()
         if text is None:

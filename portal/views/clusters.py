@@ -8,6 +8,8 @@ from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from deployments.clusters import attaching, changes, drivers, engines, kubes, ports, rechecks
@@ -67,7 +69,9 @@ def _default_router_url() -> str:
     return env.router_url or f"http://{env.router_bind}:{env.router_port}"
 
 
+@sensitive_post_parameters("kubeconfig", "kept_kubeconfig", "engine_key", "kept_key")
 @requires(Role.ADMINISTRATOR)
+@never_cache
 @require_http_methods(["GET", "POST"])
 def attach(request: HttpRequest) -> HttpResponse:
     kinds = drivers.available_kinds()

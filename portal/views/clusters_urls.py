@@ -5,6 +5,7 @@ from django.urls import path
 from portal.views import (
     clusters,
     clusters_attaching,
+    clusters_kubernetes,
     clusters_router,
     clusters_signing,
     clusters_size,
@@ -20,6 +21,7 @@ urlpatterns = [
     path("<slug:name>/", clusters.detail, name="cluster-detail"),
     path("<slug:name>/live/", clusters.live, name="cluster-live"),
     path("<slug:name>/check/", clusters.check, name="cluster-check"),
+    path("<slug:name>/connection/", clusters_kubernetes.connection, name="cluster-connection"),
     path("<slug:name>/tls/", clusters_router.tls_page, name="cluster-tls"),
     path("<slug:name>/tls/plain/", clusters_router.plain_http, name="cluster-tls-plain"),
     path("<slug:name>/tls/remove/", clusters_router.tls_remove, name="cluster-tls-remove"),

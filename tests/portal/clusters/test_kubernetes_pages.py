@@ -370,3 +370,75 @@ def test_a_failed_deployment_has_the_checks_of_its_phase_run_once(
     assert begun[0][2] == ("a node pulls from {address}",)
     cluster.refresh_from_db()
     assert rechecks.after_failures(cluster) is False  # they run
+
+
+# ---- changing how it is reached -------------------------------------------------------------------
+
+
+def connection(**more: Any) -> dict[str, Any]:
+    return {
+        "router_url": "http://models.example:8080",
+        "kube_service_type": "LoadBalancer",
+        "kube_router_image": "registry.example/slipway/router:2",
+        **more,
+    }
+
+
+def test_another_image_of_the_router_is_taken_and_checked(
+    cluster: Cluster, page: Client, begun: list[Any], django_capture_on_commit_callbacks: Any
+) -> None:
+    url = reverse("cluster-connection", args=["prod"])
+    assert SECRET not in page.get(url).content.decode()
+    with django_capture_on_commit_callbacks(execute=True):
+        assert page.post(url, connection()).status_code == 302
+    cluster.refresh_from_db()
+    assert cluster.kube_router_image == "registry.example/slipway/router:2"
+    assert cluster.kube_service_type == "LoadBalancer"
+    assert kubes.spec_of(cluster).token == SECRET
+    assert begun[0][:2] == (rechecks.look, cluster.pk)
+    entry = AuditEntry.objects.get(action="cluster.reconnect")
+    assert entry.after["kube_router_image"] == "registry.example/slipway/router:2"
+    assert SECRET not in str(entry.after)
+
+
+def test_new_credentials_must_lead_to_what_is_attached(
+    cluster: Cluster, page: Client, begun: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deployments.drivers import kubernetes_belongings
+
+    url = reverse("cluster-connection", args=["prod"])
+    said = {"mark": "somebody else's"}
+    monkeypatch.setattr(kubernetes_belongings, "marker", lambda kube, namespace: said)
+    sent = connection(kubeconfig=kubeconfig(token="a-new-one"))
+    answer = page.post(url, sent)
+    assert "leads to another cluster" in answer.context["form"].errors["kubeconfig"][0]
+    assert "a-new-one" not in answer.content.decode()
+    said["mark"] = cluster.kube_mark
+    assert page.post(url, sent).status_code == 302
+    before = cluster.kube_mark
+    cluster.refresh_from_db()
+    assert kubes.spec_of(cluster).token == "a-new-one"
+    assert cluster.kube_mark == before
+    assert AuditEntry.objects.get(action="cluster.reconnect").after["credentials"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        ({"router_url": "models"}, "router_url"),
+        ({"kube_router_image": ""}, "kube_router_image"),
+        ({"kubeconfig": "no"}, "kubeconfig"),
+    ],
+)
+def test_a_change_that_is_wrong_changes_nothing(
+    cluster: Cluster, page: Client, begun: list[Any], sent: dict[str, Any], field: str
+) -> None:
+    answer = page.post(reverse("cluster-connection", args=["prod"]), connection(**sent))
+    assert answer.status_code == 422
+    assert answer.context["form"].errors[field]
+    assert begun == []
+
+
+def test_tls_of_a_kubernetes_cluster_is_at_its_services_port(cluster: Cluster) -> None:
+    cluster.tls_cname = "models.example"
+    assert cluster.address == "https://models.example"
