@@ -281,12 +281,18 @@ def test_what_a_pod_said_is_kept_across_a_restart_and_when_it_is_gone(
         before = said(previous=True)
         assert "asked for 100" in before
         assert "asked for 200" not in before
+        driver.remove("speaks")
+
+        def gone() -> bool:
+            look()
+            return not driver.log_replicas("speaks")
+
+        cluster.until(gone, 90)
     finally:
         stop.set()
         reader.join()
-    driver.remove("speaks")
-    cluster.until(lambda: not driver.log_replicas("speaks"), 90)
     assert "asked for 200" in said()
+    assert "Shutting down: Master" in said()[-1]  # its very last words
 
 
 def test_a_persons_own_container_goes_with_what_stands_before_it(
