@@ -17,7 +17,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +146,8 @@ class Collector:
         self._pods: dict[tuple[str, str], _Pod] = {}
         self._lock = threading.Lock()
         self._tidied_at = float("-inf")
+        self._seen: set[str] = set()  # clusters of which it is known what lives
+        self._attached: frozenset[str] = frozenset()
 
     def see(self, cluster: str, source: Source, observation: Observation) -> None:
         """Which pods a cluster has now."""
@@ -164,6 +166,7 @@ class Collector:
                 elif pod.replica.restarts != replica.restarts or pod.replica.phase != replica.phase:
                     pod.due = 0.0
                 pod.source, pod.replica = source, replica
+            self._seen.add(cluster)
             there = {replica.id for replica in replicas}
             for (name, replica_id), pod in self._pods.items():
                 if name == cluster:
@@ -172,6 +175,8 @@ class Collector:
     def forget(self, clusters: Sequence[str]) -> None:
         """Watch only these clusters from now on."""
         with self._lock:
+            self._attached = frozenset(clusters)
+            self._seen &= self._attached
             self._pods = {key: pod for key, pod in self._pods.items() if key[0] in clusters}
 
     def run(self, stop: threading.Event) -> None:
@@ -201,7 +206,9 @@ class Collector:
         if now - self._tidied_at >= _TIDY_EVERY:
             self._tidied_at = now
             alive = {pod.folder for pod in pods.values()}
-            pool.submit(prune, self._root, alive, time.time(), days=self._days)
+            # what lives on a cluster that was not seen yet is not known
+            unseen = self._attached - self._seen
+            pool.submit(prune, self._root, alive, time.time(), days=self._days, unseen=unseen)
 
     def _read(self, pod: _Pod, now: float) -> None:
         """All that is new of one pod; says when to look again."""
@@ -273,10 +280,15 @@ class Kept:
         return [name for _, name in sorted(found)]
 
 
-def prune(root: Path, alive: set[Path], now: float, *, days: int) -> int:
-    """Remove what pods said that are gone for so many days, or are more than are kept of a service."""
+def prune(
+    root: Path, alive: set[Path], now: float, *, days: int, unseen: Collection[str] = ()
+) -> int:
+    """Remove what pods said that are gone for so many days, or are more than are kept of a service. Nothing
+    of clusters that are `unseen`."""
     removed = 0
     for cluster in _folders(root):
+        if cluster.name in unseen:
+            continue
         for service in _folders(cluster):
             gone = [folder for folder in _folders(service) if folder not in alive]
             by_age = sorted(((_last_at(folder), folder) for folder in gone), reverse=True)

@@ -1,5 +1,6 @@
 """Pods' output is copied once, whatever is killed meanwhile, and stays when the pod is gone."""
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -193,3 +194,20 @@ def test_what_is_old_goes_and_what_lives_stays(tmp_path, monkeypatch, pods):
     assert len(list((tmp_path / "east" / "iris").iterdir())) == 3
     assert prune(tmp_path, {folders[0]}, now + 7 * 86400 + 5, days=7) == 2
     assert [item.name for item in (tmp_path / "east" / "iris").iterdir()] == ["pod-0"]
+
+
+def test_what_lives_on_a_cluster_that_was_not_seen_yet_is_left_alone(take, pods, tmp_path):
+    pods.runs[0].append("one")
+    folder = tmp_path / "east" / "iris" / POD.id
+    PodLog(folder).add(pods.logs(POD.id), 1)
+    (segment,) = folder.iterdir()
+    os.utime(segment, (1.0, 1.0))  # it has said nothing for long
+    collector = Collector(tmp_path, days=7)
+    collector.forget(["east"])
+    with ThreadPoolExecutor(1) as pool:
+        collector.turn(pool, 1000.0)
+    assert folder.exists()
+    collector.see("east", pods, seen())
+    with ThreadPoolExecutor(1) as pool:
+        collector.turn(pool, 2000.0)
+    assert not folder.exists()
