@@ -21,6 +21,7 @@ from deployments.kube.api import Kube
 from deployments.pod_logs import Collector, Kept
 from deployments.registry.blobs import StorageBlobs, storage_name
 from deployments.types import (
+    Cause,
     ContainerSpec,
     EnvironmentSpec,
     FileSpec,
@@ -212,30 +213,37 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "said"),
+    ("name", "change", "code", "said"),
     [
-        ("expired", lambda url: url.replace("expires=1", "expires=0"), "refused its address (403)"),
-        ("nobody", lambda url: url.replace("http://", "http://127.0.0.1:9/"), "cannot be reached"),
+        (
+            "expired",
+            lambda url: url.replace("expires=1", "expires=0"),
+            "FileUrlExpired",
+            "refused its address (403)",
+        ),
+        (
+            "nobody",
+            lambda url: url.replace("http://", "http://127.0.0.1:9/"),
+            "ModelStoreUnreachable",
+            "cannot be reached",
+        ),
     ],
 )
-def test_files_that_do_not_come_are_said_in_the_pods_own_words(
-    driver: KubernetesDriver, image: str, kube: Kube, name: str, change: object, said: str
+def test_files_that_do_not_come_are_a_cause_in_the_pods_own_words(
+    driver: KubernetesDriver, image: str, name: str, change: object, code: str, said: str
 ) -> None:
     deploy(driver, spec(name, image), Elsewhere(change))
 
-    def words() -> str:
-        listing = kube.items(
-            f"/api/v1/namespaces/{driver.settings.namespace}/pods",
-            labels=f"slipway.dev/service={name}",
-        )
-        for pod in listing.items:
-            for status in pod["status"].get("initContainerStatuses", ()):
-                for state in (status.get("state", {}), status.get("lastState", {})):
-                    if "terminated" in state:
-                        return str(state["terminated"].get("message", ""))
-        return ""
+    def cause() -> Cause | None:
+        for service in driver.observe().services:
+            for replica in service.replicas:
+                if service.spec.name == name and replica.cause and replica.cause.code == code:
+                    return replica.cause
+        return None
 
-    assert said in cluster.until(words, 90)
+    found = cluster.until(cause, 90)
+    assert said in found.message
+    assert "signature" not in found.message
     driver.remove(name)
 
 
