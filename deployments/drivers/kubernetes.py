@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from deployments.codec import from_json, to_json
 from deployments.drivers import (
@@ -190,13 +190,15 @@ class KubernetesDriver(Driver):
 
     def observe(self) -> Observation:
         watches = self._seen()
-        pods = watches.pods.objects()
+        pods, events = watches.pods.objects(), watches.events.objects()
+        with self._lock:
+            by_pod = self._reader.by_pod(events)
         seen = Seen(
             deployments=watches.deployments.objects(),
             pods=pods,
             secrets=watches.secrets.objects(),
-            events=watches.events.objects(),
-            tails=self._tails.of(pods),
+            events=events,
+            tails=self._tails.of(pods, by_pod),
             nodes=self._nodes_seen(),
         )
         with self._lock:
@@ -489,14 +491,16 @@ class _Tails:
         self._known: dict[tuple[str, int], str] = {}
         self._asked: set[tuple[str, int]] = set()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="last words")
-        self._shown: Mapping[str, Any] | None = None
+        self._shown: tuple[object, object] = (None, None)
         self.moved = 0
 
-    def of(self, pods: Mapping[str, Object]) -> Mapping[tuple[str, int], str]:
-        if pods is not self._shown:
-            self._shown = pods
+    def of(
+        self, pods: Mapping[str, Object], events: Mapping[str, list[Object]]
+    ) -> Mapping[tuple[str, int], str]:
+        if self._shown[0] is not pods or self._shown[1] is not events:
+            self._shown = (pods, events)
             for uid, pod in pods.items():
-                ended = kubernetes_replicas.ended_container(pod)
+                ended = kubernetes_replicas.ended_container(pod, events.get(uid, ()))
                 if ended is None:
                     continue
                 key = (uid, ended.restarts)

@@ -7,7 +7,7 @@ service as long as its objects' versions stay, so that ten thousand pods of whic
 import base64
 import json
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,7 +102,7 @@ class Reader:
             return replace(self._last[1], at=now)
         deployments, pods = _by_service(seen.deployments), _by_service(seen.pods)
         specs = self.specs(seen.secrets)
-        events = self._by_pod(seen.events)
+        events = self.by_pod(seen.events)
         touched = {*events, *(uid for uid, _ in seen.tails)}
         services = []
         for name in sorted({*deployments, *specs}):
@@ -136,7 +136,7 @@ class Reader:
         told: tuple[object, ...] = ()
         if touched:
             told = tuple(
-                (uid, len(events.get(uid, ())), (uid, restarts_of(pod)) in seen.tails)
+                (uid, _told(events.get(uid, ())), (uid, restarts_of(pod)) in seen.tails)
                 for pod in pods
                 if (uid := uid_of(pod)) in touched
             )
@@ -174,8 +174,10 @@ class Reader:
         seen: Seen,
     ) -> Replica:
         uid = uid_of(pod)
-        said, tail = events.get(uid, ()), seen.tails.get((uid, restarts_of(pod)), "")
-        stamp = (version_of(pod), len(said), tail, version)
+        said, restarts = events.get(uid, ()), restarts_of(pod)
+        # until the last words of the newest run are read, those of the run before
+        tail = seen.tails.get((uid, restarts)) or seen.tails.get((uid, restarts - 1), "")
+        stamp = (version_of(pod), _told(said), tail, version)
         kept = self._replicas.get(uid)
         if kept is not None and kept[0] == stamp:
             return kept[1]
@@ -200,7 +202,8 @@ class Reader:
         self._specs = kept
         return found
 
-    def _by_pod(self, events: Objects) -> dict[str, list[Object]]:
+    def by_pod(self, events: Objects) -> dict[str, list[Object]]:
+        """What was kept of events, by their pod's uid, in their order."""
         if self._events_of[0] is not events:
             by_pod: dict[str, list[Object]] = {}
             for item in events.values():
@@ -246,6 +249,11 @@ def spec_of(secret: Object) -> ServiceSpec | None:
         return from_json(ServiceSpec, json.loads(text))
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def _told(events: Sequence[Object]) -> int:
+    """Another number once more was said; the same event said again counts up."""
+    return sum(said["count"] for said in events)
 
 
 def _by_service(found: Objects) -> dict[str, list[Object]]:

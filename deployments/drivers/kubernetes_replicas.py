@@ -39,9 +39,18 @@ def slim(pod: Object) -> Object:
     status = pod.get("status", {})
     return {
         "metadata": {**pod["metadata"], "managedFields": None},
-        "spec": {"nodeName": pod.get("spec", {}).get("nodeName", "")},
+        "spec": {"nodeName": pod.get("spec", {}).get("nodeName", ""), "startTries": _tries(pod)},
         "status": {name: status[name] for name in _KEPT_OF_STATUS if name in status},
     }
+
+
+def _tries(pod: Object) -> int:
+    """How often a container may not answer before it counts as not started; 0 is not said."""
+    containers = pod.get("spec", {}).get("containers") or ()
+    return max(
+        (int(item.get("startupProbe", {}).get("failureThreshold", 0)) for item in containers),
+        default=0,
+    )
 
 
 def slim_deployment(found: Object) -> Object:
@@ -64,6 +73,7 @@ def event(found: Object) -> Object | None:
         "uid": found.get("involvedObject", {}).get("uid", ""),
         "reason": found.get("reason", ""),
         "message": found.get("message", ""),
+        "count": int(found.get("count") or 1),
         "at": at(
             found.get("lastTimestamp")
             or found.get("eventTime")
@@ -165,6 +175,10 @@ def _stands(
             if cause := causes.mount(said["reason"], said["message"]):
                 return Phase.PULLING, cause, note
         return Phase.PULLING, None, note
+    if tail and overdue(pod, events):
+        # it is as good as ended: older nodes take a minute to see that, and another to end it
+        cause = causes.probe(_unhealthy(events), revision.start_timeout_seconds, tail, revision)
+        return Phase.CRASHED, cause, ""
     phase = Phase.STARTING if revision.container is not None else Phase.LOADING
     if model.get("started"):
         # it has begun, and does not answer now
@@ -173,6 +187,21 @@ def _stands(
     if last is not None and restarts_of(pod):
         return phase, _ended(pod, revision, events, tail, last), ""
     return phase, None, ""
+
+
+def overdue(pod: Object, events: Sequence[Object]) -> bool:
+    """Whether its first run did not answer as often as it may; of later ones only their end tells."""
+    tries = pod.get("spec", {}).get("startTries", 0)
+    return (
+        bool(tries)
+        and not restarts_of(pod)
+        and any(
+            said["reason"] == "Unhealthy"
+            and said["message"].startswith("Startup probe")
+            and said["count"] >= tries
+            for said in events
+        )
+    )
 
 
 def _crashed(
@@ -296,11 +325,13 @@ def not_created(deployment: Object, version: VersionSpec) -> Replica | None:
     )
 
 
-def ended_container(pod: Object) -> EndedContainer | None:
-    """The container of a pod that is not ready whose run ended last; None where none did."""
+def ended_container(pod: Object, events: Sequence[Object] = ()) -> EndedContainer | None:
+    """The container of a pod that is not ready whose run ended last, or will be; None where none did."""
     status = pod.get("status", {})
     if condition(status, "Ready").get("status") == "True":
         return None
+    if overdue(pod, events):
+        return EndedContainer(_main(status), 0, previous=False)
     newest, found = 0.0, None
     for state in _statuses(status):
         for run, previous in (("state", False), ("lastState", True)):
@@ -334,6 +365,10 @@ def status_of(status: Mapping[str, Any], container: str) -> Object | None:
     if container == kubernetes_pod.MODEL and lists[1]:
         return lists[1][0]
     return None
+
+
+def _main(status: Mapping[str, Any]) -> str:
+    return str((status_of(status, kubernetes_pod.MODEL) or {}).get("name", kubernetes_pod.MODEL))
 
 
 def restarts_of(pod: Object) -> int:

@@ -104,8 +104,8 @@ def pod(
     }
 
 
-def event(reason: str, message: str, uid: str = "p", at: float = 1.0) -> dict:
-    return {"uid": uid, "reason": reason, "message": message, "at": at}
+def event(reason: str, message: str, uid: str = "p", at: float = 1.0, count: int = 1) -> dict:
+    return {"uid": uid, "reason": reason, "message": message, "at": at, "count": count}
 
 
 def read(
@@ -212,6 +212,19 @@ def test_a_start_that_takes_too_long() -> None:
     found = pod(status(state=RUNS, lastState=ended(137), restarts=1))
     said = event("Unhealthy", "Startup probe failed: HTTP probe failed with statuscode: 503")
     assert read(found, said, tail="Invoking user's init function").cause.code == "StartTimedOut"
+
+
+@pytest.mark.parametrize(("count", "over"), [(9, False), (10, True)])
+def test_a_start_that_is_over_is_one_before_its_node_ends_it(count: int, over: bool) -> None:
+    found = pod(status(state=RUNS))
+    found["spec"]["containers"] = [{"name": "model", "startupProbe": {"failureThreshold": 10}}]
+    slim = replicas.slim(found)
+    said = event("Unhealthy", "Startup probe failed: statuscode: 503", count=count)
+    seen = read(slim, said, tail="Invoking user's init function")
+    assert seen.phase is (Phase.CRASHED if over else Phase.LOADING)
+    assert (seen.cause.code if seen.cause else "") == ("StartTimedOut" if over else "")
+    model = replicas.EndedContainer("model", 0, False)
+    assert replicas.ended_container(slim, [said]) == (model if over else None)
 
 
 def test_a_replica_that_stopped_answering() -> None:
@@ -437,7 +450,9 @@ def test_events_keep_what_is_read_of_them() -> None:
             "lastTimestamp": None,
         }
     )
-    assert found == {"uid": "p", "reason": "Unhealthy", "message": "x", "at": replicas.at(STARTED)}
+    assert found == {
+        "uid": "p", "reason": "Unhealthy", "message": "x", "count": 1, "at": replicas.at(STARTED)
+    }  # fmt: skip
 
 
 def test_another_revisions_pod_is_of_that_one() -> None:
