@@ -184,6 +184,7 @@ def main() -> None:
         if not given.keep:
             shutil.rmtree(home, ignore_errors=True)
     figures = {
+        "environment": bench.environment.hash,
         "first_seconds": round(first, 2),
         "cached_seconds": [round(item, 2) for item in cached],
         "cached_median_seconds": round(statistics.median(cached), 2),

@@ -143,7 +143,7 @@ def build_far(revision: RevisionSpec, *, replica: str, run: int, silence: float)
     keys = INSIDE / "told"
     told["command"][-1:-1] = [
         "--certfile", str(keys / FAR_PAIR), "--keyfile", str(keys / FAR_PAIR),
-        "--ca-certs", str(keys / FAR_AUTHORITY), "--cert-reqs", "2",
+        "--ca-certs", str(keys / FAR_AUTHORITY), "--cert-reqs", "2", "--do-handshake-on-connect",
     ]  # fmt: skip
     told["gate"] = {
         **_gate(revision, silence),

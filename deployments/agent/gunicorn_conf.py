@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import logging
 import mmap
 import os
@@ -25,6 +26,7 @@ from typing import Any
 control_socket_disable = True
 
 LOADING, IDLE = 0, 1
+_HANDSHAKE = 5.0  # seconds; who takes longer is not the router
 _WORKERS = int(os.environ["WORKER_COUNT"])
 _ALL_UP = _WORKERS  # the cell that says so
 _NOISE = (
@@ -60,6 +62,26 @@ for _name in ("azmlinfsrv", "azmlinfsrv.trace"):
 def when_ready(server: Any) -> None:
     """The listening socket is the shim's: gunicorn, as under systemd, must not remove it."""
     server.systemd = True
+
+
+def ssl_context(config: object, default: Callable[[], Any]) -> Any:
+    """Where requests come over TLS, anybody on the network may connect: whoever does not finish a handshake
+    must not hold a worker. (gunicorn 20 passes over this.)"""
+    import ssl  # nobody else needs it, and an odd Python has none
+
+    class Prompt(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            before = self.gettimeout()
+            self.settimeout(_HANDSHAKE)
+            try:
+                super().do_handshake(block)
+            except TimeoutError as error:
+                raise ConnectionResetError(errno.ECONNRESET, "no handshake in time") from error
+            self.settimeout(before)
+
+    context = default()
+    context.sslsocket_class = Prompt
+    return context
 
 
 def pre_fork(server: object, worker: Any) -> None:

@@ -152,6 +152,11 @@ def test_nobody_but_the_router_is_served_on_a_replicas_port(cluster, far):
         without.recv(4096)
     assert cluster.score().status_code == 200
 
+    # who begins a handshake and says no more holds the only worker for 5 s, and not for good
+    with socket.create_connection((engine.address, port), timeout=10) as silent:
+        silent.sendall(b"\x16\x03\x01\x02\x00\x01")
+        cluster.wait("it scores all the same", cluster.scores, seconds=20)
+
 
 def test_an_image_of_a_persons_own_is_refused_there(cluster):
     own = ContainerSpec(OWN_IMAGE, 8000, "/predict", "/alive", "/ready")
@@ -174,7 +179,9 @@ def test_an_image_is_built_on_that_engine_and_its_packages_are_listed(far, monke
         None, name="there", conda_yaml="dependencies: [numpy]", docker_steps="RUN true"
     )
     try:
-        build = builds.ensure_image(environment, Place(spec, runs_there=True), log=lambda line: None)
+        build = builds.ensure_image(
+            environment, Place(spec, runs_there=True), log=lambda line: None
+        )
         assert build.reference in docker("images", "-q", "--no-trunc", engine=engine.url)
         assert build.sbom is not None
         listed = {item["name"] for item in build.sbom["components"]}
