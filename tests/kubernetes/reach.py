@@ -29,26 +29,60 @@ listen api
 """
 
 
-@contextmanager
-def api_server(kube: Kube) -> Iterator[None]:
-    """Nothing is done where pods reach it anyway, as on every cluster of a user's."""
-    subsets = kube.get("/api/v1/namespaces/default/endpoints/kubernetes")["subsets"]
-    host, port = subsets[0]["addresses"][0]["ip"], subsets[0]["ports"][0]["port"]
-    target = urlsplit(kube.spec.server)
-    if not _own(host) or _answers(host, port):
-        yield
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "haproxy.cfg"
-        config.write_text(_CONFIG.format(host=host, port=port, target=target.netloc))
-        process = subprocess.Popen([find_binary(), "-db", "-f", config], stderr=subprocess.DEVNULL)
+class Passage:
+    """Passes on what comes to the advertised address; `process` is None where nobody has to."""
+
+    def __init__(self, host: str, port: int, target: str) -> None:
+        self._where = (host, port)
+        self._config = _CONFIG.format(host=host, port=port, target=target)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def open(self, folder: Path) -> None:
+        config = folder / "haproxy.cfg"
+        config.write_text(self._config)
+        self.process = subprocess.Popen(
+            [find_binary(), "-db", "-f", config], stderr=subprocess.DEVNULL
+        )
+        until = time.monotonic() + 0.5  # one that cannot listen ends at once
+        while self.runs() and not (_answers(*self._where) and time.monotonic() > until):
+            time.sleep(0.05)
+
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def shut(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(10)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """As long as this lasts no pod reaches the API server."""
+        self.shut()
         try:
-            while not _answers(host, port) and process.poll() is None:
-                time.sleep(0.05)
             yield
         finally:
-            process.terminate()
-            process.wait(10)
+            with tempfile.TemporaryDirectory() as folder:
+                self.open(Path(folder))
+
+
+@contextmanager
+def api_server(kube: Kube) -> Iterator[Passage | None]:
+    """None where pods reach it anyway, as on every cluster of a user's."""
+    subsets = kube.get("/api/v1/namespaces/default/endpoints/kubernetes")["subsets"]
+    host, port = subsets[0]["addresses"][0]["ip"], subsets[0]["ports"][0]["port"]
+    if not _own(host):
+        yield None
+        return
+    made = Passage(host, port, urlsplit(kube.spec.server).netloc)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            made.open(Path(folder))
+        yield (
+            made if made.runs() else None
+        )  # an API server that listens there shares its port with nobody
+    finally:
+        made.shut()
 
 
 def _own(host: str) -> bool:

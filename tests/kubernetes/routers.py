@@ -118,7 +118,7 @@ class Router:
 
     kube: Kube
     settings: KubeSettings
-    image: str = ""
+    passage: reach.Passage | None = None
 
     @property
     def space(self) -> str:
@@ -259,9 +259,9 @@ class Router:
 
 @contextmanager
 def router(kube: Kube, purpose: Purpose, pods: int) -> Iterator[Router]:
-    with reach.api_server(kube), cluster.namespace(kube, "router") as space:
+    with reach.api_server(kube) as passage, cluster.namespace(kube, "router") as space:
         wanted = KubeSettings(space, purpose, router_image=image())
-        made = Router(kube, wanted, wanted.router_image)
+        made = Router(kube, wanted, passage)
         routers.install_router(kube, wanted, "test")
         # a test's cluster may be one small node that others use too
         small = {

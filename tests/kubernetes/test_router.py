@@ -159,6 +159,49 @@ async def test_replicas_that_come_and_go_lose_nothing(three: Router) -> None:
     assert answers.bad == {}
 
 
+async def test_the_leader_scales_what_somebody_made_with_kubectl(three: Router) -> None:
+    three.deploy("scaled", replicas=1, autoscale="1-4")
+    three.routed("scaled", 1)
+
+    def grown() -> None:
+        cluster.until(lambda: len(three.replicas("scaled")) >= 3, 60)
+
+    # 100 requests of 20 ms a second keep two replicas busy: three at 70 %
+    answers = await while_loaded(three, "scaled", grown)
+    assert answers.bad == {}
+    three.undeploy("scaled")
+
+
+async def test_a_loop_that_dies_takes_nothing_along(three: Router) -> None:
+    pods = names_of(three.pods())
+
+    def kill() -> None:
+        for pod in pods:
+            kill_in(three, pod, "run_router")
+        time.sleep(5)
+
+    answers = await while_loaded(three, "counted", kill, after=5)
+    assert answers.bad == {}
+    assert set(names_of(three.pods())) == set(pods)
+    three.routed("counted", 4)
+
+
+@pytest.mark.timeout(300)
+async def test_requests_go_on_while_the_api_server_is_away(three: Router) -> None:
+    passage = three.passage
+    if passage is None:
+        pytest.skip("this cluster's API server is not this test's to take away")
+
+    def away() -> None:
+        with passage.away():
+            time.sleep(40)  # watches are believed for 30 s
+
+    answers = await while_loaded(three, "counted", away)
+    assert answers.bad == {}
+    cluster.until(lambda: routers.leader(three.kube, three.space), 20)
+    three.routed("counted", 4)
+
+
 @pytest.mark.timeout(300)
 async def test_gates_hold_the_limit_while_versions_change_hands(
     three: Router, tmp_path: Path
@@ -211,9 +254,15 @@ def names_of(pods: list[dict[str, Any]]) -> list[str]:
     return [pod["metadata"]["name"] for pod in pods]
 
 
-def kill_in(made: Router, pod: str) -> None:
-    """kill -9 of all but the pod's process 1, which nobody inside can kill."""
-    code = "import os; os.kill(-1, 9)"
+def kill_in(made: Router, pod: str, only: str = "") -> None:
+    """kill -9 of all but the pod's process 1, which nobody inside can kill; or of those with this word."""
+    code = (
+        "import os, pathlib\n"
+        "for item in pathlib.Path('/proc').iterdir():\n"
+        "    if item.name.isdecimal() and int(item.name) not in (1, os.getpid()):\n"
+        "        words = (item / 'cmdline').read_bytes()\n"
+        f"        if {only.encode()!r} in words: os.kill(int(item.name), 9)\n"
+    )
     subprocess.run(
         ["kubectl", "exec", "-n", made.space, pod, "--", "python", "-c", code],
         check=False, capture_output=True, timeout=30,
