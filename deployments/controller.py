@@ -74,6 +74,7 @@ class _View:
     routes: RouteReport | None
     by_name: dict[str, ObservedService] = field(default_factory=dict)
     changed: frozenset[str] = frozenset()  # services that somebody else laid hands on
+    scalers: Mapping[tuple[str, str], str] = field(default_factory=dict)  # by service and version
 
 
 class Controller:
@@ -191,7 +192,11 @@ class Controller:
             announce("cluster", cluster.name)
         self._capacity(cluster, driver)
         by_name = {item.spec.name: item for item in observation.services}
-        return _View(driver, observation, routes, by_name, changed)
+        try:
+            scalers = driver.foreign_scalers()
+        except SlipwayError:
+            scalers = {}  # it may not be allowed to see them: then nobody is told of
+        return _View(driver, observation, routes, by_name, changed, scalers)
 
     def _capacity(self, cluster: Cluster, driver: Driver) -> None:
         if self._clock() - self._capacity_at.get(cluster.name, 0.0) < _CAPACITY_EVERY:
@@ -236,7 +241,8 @@ class Controller:
             return
         self._drift(service, observed, service.name in view.changed)
         standing = rollout.together(observed, standings)
-        reason = f"{_of_the_last(service)} {standing.reason}".strip()
+        said = (_of_the_last(service), standing.reason, _of_scalers(service, view.scalers))
+        reason = " ".join(part for part in said if part)
         self._show(service, observed, Standing(standing.state, reason), standings)
 
     def _removal(self, service: Service, observed: ObservedService | None, view: _View) -> None:
@@ -394,6 +400,16 @@ def _of_the_last(service: Service) -> str:
     if version.current is None:
         return f"{failed} the other versions go on."
     return f"{failed} revision {version.current.number} keeps serving."
+
+
+def _of_scalers(service: Service, scalers: Mapping[tuple[str, str], str]) -> str:
+    """That something else scales it too, which a person has to end."""
+    found = [
+        f"{other} scales version {version} too; the router leaves it alone until that is removed."
+        for (name, version), other in sorted(scalers.items())
+        if name == service.name
+    ]
+    return " ".join(found)
 
 
 def _limits() -> rollout.Limits:

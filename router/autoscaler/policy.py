@@ -86,11 +86,11 @@ def decide(load: Load, limits: Limits, state: State, now: float) -> Decision:
     """The count that the version should have now."""
     scaling, seconds = limits.scaling, load.window.seconds
     case = _Case(load, limits, learning.learnt(load, state), now)
-    if not scaling.autoscale:
-        return case.say(Code.FIXED, scaling.minimum, f"Fixed at {scaling.minimum}.")
     if load.other_scaler:
         reason = f"{load.other_scaler} scales this version too; remove it. Nothing is changed."
         return case.keep(Code.CONFLICT, reason)
+    if not scaling.autoscale:
+        return case.say(Code.FIXED, scaling.minimum, f"Fixed at {scaling.minimum}.")
     if not seconds:
         return case.keep(Code.NO_DATA, "Nothing measured yet.")
     age = now - (seconds[-1].at + 1)

@@ -9,6 +9,7 @@ from deployments import controller as module
 from deployments import jobs, logstore, upkeep
 from deployments.claims import holder
 from deployments.controller import Controller
+from deployments.errors import Unavailable
 from deployments.rollout import Limits
 from deployments.services import changes, keys, versions
 from deployments.services.changes import DeployRequest
@@ -242,6 +243,36 @@ def test_a_spec_that_is_missing_or_older_is_applied_again(serving, controller, f
     controller.cycle()
     controller.cycle()
     assert fake.specs["diabetes"].generation == 2
+
+
+def test_what_somebody_else_changed_in_the_cluster_is_put_right(
+    serving, controller, fake, monkeypatch
+):
+    applied = len(fake.applied)
+    controller.cycle()
+    assert len(fake.applied) == applied
+    monkeypatch.setattr(fake, "drifted", lambda: frozenset({serving.name}))
+    controller.cycle()  # once may be an apply that is still on its way
+    assert len(fake.applied) == applied
+    controller.cycle()
+    assert len(fake.applied) == applied + 1
+
+
+def test_a_service_that_something_else_scales_says_so(serving, controller, fake, monkeypatch):
+    others = {(serving.name, "default"): "HorizontalPodAutoscaler cpu"}
+    monkeypatch.setattr(fake, "foreign_scalers", lambda: others)
+    controller.cycle()
+    serving.refresh_from_db()
+    assert serving.state == "Healthy"
+    assert "HorizontalPodAutoscaler cpu scales version default too" in serving.state_cause
+
+    def refused():
+        raise Unavailable("not allowed")
+
+    monkeypatch.setattr(fake, "foreign_scalers", refused)
+    controller.cycle()
+    serving.refresh_from_db()
+    assert "HorizontalPodAutoscaler" not in serving.state_cause
 
 
 def test_a_cluster_ahead_of_a_restored_database_is_caught_up_with(serving, controller, fake):

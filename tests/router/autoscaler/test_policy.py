@@ -442,6 +442,9 @@ class TestNoData:
         decision = decide(given, LIMITS, State(), NOW)
         assert (decision.valid, decision.replicas, decision.code) == (False, 7, Code.CONFLICT)
         assert "HorizontalPodAutoscaler web/cpu" in decision.reason
+        fixed = Limits(Scaling(autoscale=False, minimum=4, maximum=4))
+        decision = decide(given, fixed, State(), NOW)
+        assert (decision.replicas, decision.code) == (7, Code.CONFLICT)
 
 
 class TestSettings:
