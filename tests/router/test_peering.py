@@ -23,6 +23,7 @@ from router.loop import RouterLoop
 from router.peer_plane import PeerPlane
 from router.peering import Peering
 from router.peers import Lease, Member
+from router.request_reader import RequestReader
 from router.ring import Ring
 from router.run import Place
 from tests.ports import free_port
@@ -78,6 +79,11 @@ class Pod:
         self.tasks = [
             asyncio.create_task(self.loop.run()),
             asyncio.create_task(self.peering.run(self.stopping)),
+            asyncio.create_task(
+                RequestReader(self.loop.requests, plane).serve(
+                    self.place.paths.log_socket, self.stopping
+                )
+            ),
             asyncio.create_task(
                 admin_api.serve(
                     admin_api.application(self.loop),
@@ -301,3 +307,33 @@ async def test_a_replica_that_goes_leaves_all_pods(world: World) -> None:
         )
 
     await eventually(gone, "r0 is out everywhere")
+
+
+async def test_a_requests_line_is_written_once_where_its_replica_is_known(world: World) -> None:
+    key = Key("logged", "default")
+    world.driver.put(
+        service("logged", request_log=True), replica("r9", "logged", world.replicas[0].address)
+    )
+    await eventually(
+        lambda: all("logged" in pod.loop.plane.maps.entries["routes.map"] for pod in world.pods),
+        "routed",
+    )
+    await asyncio.sleep(peers.SETTLED_SECONDS)
+    await world.agreed(key)
+    async with httpx.AsyncClient(timeout=20) as client:
+        for pod in range(3):
+            given = {"x-request-id": f"id-{pod}"}
+            answer = await client.post(world.url(pod, "logged"), content=b"{}", headers=given)
+            assert answer.status_code == 200
+            assert answer.headers["x-request-id"] == f"id-{pod}"
+            assert "replica;dur=" in answer.headers["server-timing"]
+
+    def lines() -> list[tuple[str, str]]:
+        return sorted(
+            (line.request_id, line.replica)
+            for pod in world.pods
+            for line in pod.loop.requests.page(0).lines
+        )
+
+    await eventually(lambda: len(lines()) >= 3, "lines")
+    assert lines() == [("id-0", "r9"), ("id-1", "r9"), ("id-2", "r9")]
