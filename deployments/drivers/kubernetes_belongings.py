@@ -200,6 +200,7 @@ def remove(
     for item in (item for item in removed if not _is_last(item)):
         say(f"removing {item.kind} {item.name}")
         kube.delete(item.path)
+    _end_pods(kube, namespace)
     _wait(kube, namespace, cluster, until)
     for item in last:
         say(f"removing {item.kind} {item.name}")
@@ -222,6 +223,13 @@ def _made_by_us(kube: Kube, namespace: str) -> bool:
 
 def _is_last(item: Belonging) -> bool:
     return item.kind == "Namespace" or (item.kind, item.name) == ("ConfigMap", names.MARKER_NAME)
+
+
+def _end_pods(kube: Kube, namespace: str) -> None:
+    """No service runs here any more: nothing is inside the router that it would have to wait for."""
+    folder = f"/api/v1/namespaces/{namespace}/pods"
+    for pod in kube.items(folder, labels=OURS).items:
+        kube.delete(f"{folder}/{pod['metadata']['name']}", grace=1)
 
 
 def _wait(kube: Kube, namespace: str, cluster: str, until: float) -> None:

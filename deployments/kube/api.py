@@ -132,10 +132,20 @@ class Kube:
         return self._json("PATCH", path, query=query, body=body, kind=_KINDS[kind])
 
     def delete(
-        self, path: str, propagation: Literal["Background", "Foreground", "Orphan"] = "Background"
+        self,
+        path: str,
+        propagation: Literal["Background", "Foreground", "Orphan"] = "Background",
+        *,
+        grace: int | None = None,
     ) -> None:
-        """Not an error when it is gone."""
-        body = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
+        """Not an error when it is gone. `grace`: seconds a pod gets to end, in place of its own."""
+        body: Object = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "propagationPolicy": propagation,
+        }
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
         with contextlib.suppress(NotFound):
             self._json("DELETE", path, body=body)
 

@@ -16,7 +16,7 @@ from deployments.errors import NotFound
 from deployments.images.models import Registry
 from deployments.kube.api import Kube
 from deployments.types import KubeSpec
-from tests.kubernetes import cluster, routers
+from tests.kubernetes import cluster, reach, routers
 from tests.kubernetes.attached import (
     attach,
     everything,
@@ -35,7 +35,8 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.django_db(transaction=True)]
 @pytest.fixture(scope="module")
 def kube() -> Iterator[Kube]:
     made = Kube(cluster.spec())
-    yield made
+    with reach.api_server(made):
+        yield made
     made.close()
 
 
