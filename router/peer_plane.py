@@ -50,7 +50,7 @@ class PeerPlane:
             if name != "self"
         }
         wanted = [
-            Wanted(item.name, f"{item.address}:{config.port}", _AT_ONCE)
+            Wanted(item.name, _address(item.address, config.port), _AT_ONCE)
             for item in members
             if item.name != self.me and item.ready and not item.leaving and item.address
         ]
@@ -117,6 +117,10 @@ class PeerPlane:
             self._first = dict.fromkeys(backends, now - peers.SETTLED_SECONDS)
         self._first = {key: self._first.get(key, now) for key in backends}
         return {key for key, at in self._first.items() if now - at >= peers.SETTLED_SECONDS}
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _owner_commands(have: Mapping[str, str], want: Mapping[str, str]) -> list[str]:

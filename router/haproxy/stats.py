@@ -223,7 +223,9 @@ def parse_used(text: str) -> dict[tuple[str, str], tuple[str, int]]:
 
 def _address(host: str, port: str) -> str:
     """HAProxy shows no path of a unix socket: "unix", and where its link leads is for others to say."""
-    return "unix" if host == "-" else f"{host}:{port}"
+    if host == "-":
+        return "unix"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 Lines = dict[str, tuple[str, tuple[int, ...]]]

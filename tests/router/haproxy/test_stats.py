@@ -219,3 +219,11 @@ def test_maps_are_read_and_an_empty_one_is_empty() -> None:
 def test_old_workers_are_told_from_the_present_one() -> None:
     found = stats.parse_processes(PROC)
     assert (found.master, found.worker, found.old) == (6430, 6438, (6433,))
+
+
+def test_an_address_of_ipv6_is_as_replicas_say_theirs() -> None:
+    told = (
+        "# bkname/svname bkid/svid addr port - purge_delay used_cur used_max need_est unsafe_nb "
+        "safe_nb idle_lim idle_cur idle_per_thr[1]\nbe_0001/s1 5/1 fd00::7 5001 - 5000 2 2 0 0 0 -1 0 0\n"
+    )
+    assert stats.parse_used(told) == {("be_0001", "s1"): ("[fd00::7]:5001", 2)}
