@@ -4,11 +4,11 @@ PURE. `kubernetes_looking` asks; here it is decided, with what was seen and what
 order in which things are needed (`NAMES`), so the first that fails is the one to mend.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.drivers.kubernetes_objects import quantity
 from deployments.services.fits import purpose_problems
 from deployments.types import Capacity, Check, CheckStatus, NodeCapacity, Purpose
 
@@ -255,22 +255,6 @@ def taken_words(marker: Mapping[str, Any], namespace: str) -> str:
         f"portal {marker.get('portal', 'that did not say its name')}, by {marker.get('by', 'somebody')}, "
         f"since {marker.get('since', 'a time that is not known')}."
     )
-
-
-def quantity(text: object) -> float:
-    """Kubernetes' way of writing amounts: "500m", "24479284Ki", "2". Raises ValueError."""
-    found = re.fullmatch(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([a-zA-Z]*)", str(text))
-    if found is None or found[2] not in _UNITS:
-        raise ValueError(f"{text!r} is not a quantity")
-    return float(found[1]) * _UNITS[found[2]]
-
-
-_UNITS = {
-    "": 1.0,
-    **{unit: 1000.0 ** (power - 3) for power, unit in enumerate(("n", "u", "m"))},
-    **{unit: 1000.0 ** (power + 1) for power, unit in enumerate(("k", "M", "G", "T", "P", "E"))},
-    **{f"{unit}i": 1024.0 ** (power + 1) for power, unit in enumerate("KMGTPE")},
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,29 +25,6 @@ def node(name="a", cpu="4", memory="16Gi", ready="True", devices=None, **more):
 
 
 @pytest.mark.parametrize(
-    ("text", "amount"),
-    [
-        ("2", 2.0),
-        ("500m", 0.5),
-        ("1930m", 1.93),
-        ("24479284Ki", 24479284 * 1024),
-        ("2Gi", 2 * 2**30),
-        ("1G", 1e9),
-        ("1e3", 1000.0),
-        ("250u", 0.00025),
-    ],
-)
-def test_amounts_are_read_as_kubernetes_writes_them(text, amount):
-    assert checks.quantity(text) == pytest.approx(amount)
-
-
-@pytest.mark.parametrize("text", ["", "two", "1.5Xi", "-"])
-def test_what_is_no_amount_is_refused(text):
-    with pytest.raises(ValueError, match="quantity"):
-        checks.quantity(text)
-
-
-@pytest.mark.parametrize(
     ("found", "status"), [((1, 19), "fail"), ((1, 20), "pass"), ((1, 34), "pass"), ((2, 0), "pass")]
 )
 def test_versions_from_1_20_on_are_taken(found, status):
