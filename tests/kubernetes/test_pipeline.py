@@ -71,6 +71,7 @@ def east(portal: str, db: None) -> Iterator[Cluster]:  # noqa: F811
             sku=Sku.objects.get(name=THIS_MACHINE),
             router_url="http://router",
             kube_namespace=space,
+            kube_blob_url=portal,
         )
         file = kube_file.KubeFile(
             cluster.spec(),
