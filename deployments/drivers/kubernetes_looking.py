@@ -193,7 +193,7 @@ class Looking:
                 pull_secrets=pull_secrets,
             )
             self._create_pod(f"{base}/pods", pod)
-            return self._follow(f"{base}/pods/{name}")
+            return self._follow(base, name)
         finally:
             self._remove([f"{base}/pods/{name}", f"{base}/secrets/{name}"])
 
@@ -209,14 +209,20 @@ class Looking:
                     raise
             time.sleep(_LOOK_EVERY)
 
-    def _follow(self, path: str) -> kubernetes_probe.Seen:
+    def _follow(self, base: str, name: str) -> kubernetes_probe.Seen:
         until = time.monotonic() + self._probe_seconds
         words = ""
         while True:
-            found = kubernetes_probe.seen(self._kube.get(path))
+            found = kubernetes_probe.seen(self._kube.get(f"{base}/pods/{name}"))
             words = found.words or words
             if found.ended:
                 return found
+            if found.node and found.words:
+                # it waits for its next try: why the last one failed is in an event
+                fields = f"involvedObject.name={name}"
+                events = self._kube.items(f"{base}/events", fields=fields).items
+                if why := kubernetes_probe.pull_words(events):
+                    return kubernetes_probe.Seen(True, found.node, False, why)
             if time.monotonic() > until:
                 return kubernetes_probe.Seen(True, found.node, False, words)
             time.sleep(_LOOK_EVERY)

@@ -179,6 +179,16 @@ def seen(item: Mapping[str, Any]) -> Seen:
     return Seen(False, node)
 
 
+def pull_words(events: Sequence[Mapping[str, Any]]) -> str:
+    """What the registry, or the way to it, said last; the pod itself soon says only that it waits."""
+    said = [
+        str(event.get("message", ""))
+        for event in events
+        if event.get("reason") == "Failed" and "pull" in str(event.get("message", "")).lower()
+    ]
+    return max(said, key=len, default="")  # others are but "Error: ErrImagePull"
+
+
 def _why(ended: Mapping[str, Any]) -> str:
     if ended.get("exitCode") == 0:
         return ""

@@ -215,6 +215,17 @@ def test_a_back_off_is_waited_through_for_the_registrys_own_words():
     assert not seen.ended
 
 
+def test_the_registrys_words_are_found_among_the_pods_events():
+    events = [
+        {"reason": "Pulling", "message": "Pulling image"},
+        {"reason": "Failed", "message": "Error: ErrImagePull"},
+        {"reason": "Failed", "message": 'Failed to pull image "r/x": no such host'},
+        {"reason": "BackOff", "message": "Back-off pulling image"},
+    ]
+    assert probe.pull_words(events) == 'Failed to pull image "r/x": no such host'
+    assert probe.pull_words(events[:1]) == ""
+
+
 def test_a_pod_without_a_place_leaves_the_registry_unknown():
     status = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]}
     seen = probe.seen({"spec": {}, "status": status})
