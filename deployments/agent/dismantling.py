@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from deployments.agent import processes
 from deployments.agent.container_far import remove_left_over
 from deployments.drivers import engine_file
 from deployments.drivers.process_layout import ClusterFolder, locked
@@ -47,6 +48,8 @@ def dismantle(root: Path) -> Belongings:
             for item in listed:
                 engine.remove(item.id)
             remove_left_over(engine, file.id)
+            for front in ClusterFolder(root).replicas.glob("*/front"):
+                processes.kill_all_of(front)  # what stood before a container, here
             volumes, networks = engine.volumes(file.id), engine.networks(file.id)
             _each(engine.remove_volume, volumes)
             _each(engine.remove_network, tuple(networks))
