@@ -96,7 +96,8 @@ class Reader:
             for name in due:
                 rows = stats.parse_servers(next(answers), next(answers), self.links.address)
                 servers[name] = {slot: server for (_, slot), server in rows.items()}
-            await self._with_old_workers(servers, figures, counted)
+            if not await self._with_old_workers(servers, figures, counted):
+                counted = None
         except stats.Unreadable as error:
             raise SlipwayError(f"HAProxy's answer makes no sense: {error}") from error
         self._look.took(figures, due, begun, whole=counters)
@@ -140,11 +141,15 @@ class Reader:
         servers: dict[str, dict[str, Server]],
         figures: dict[str, BackendFigures],
         counted: dict[int, dict[str, Counters]] | None,
-    ) -> None:
-        """After a reload the old worker still has requests inside replicas: they count too."""
-        known = self.known
+    ) -> bool:
+        """After a reload the old worker still has requests inside replicas: they count too.
+
+        False when one that lives on did not answer: what it counted is not known now, and would be lost
+        if the others' counts were taken for all there are.
+        """
+        known, whole = self.known, True
         if not known.old_workers:
-            return
+            return whole
         master = self.haproxy.master
         known.old_workers = stats.parse_processes(await master.ask("show proc")).old
         inside: dict[str, int] = {}
@@ -159,7 +164,9 @@ class Reader:
             )
             if not answer.strip() or not told.strip() or not all(table.strip() for table in tables):
                 ended.add(pid)
-                continue  # it ended just now
+                lives = stats.parse_processes(await master.ask("show proc")).old
+                whole = whole and pid not in lives
+                continue  # it ended just now, most of the time
             for address, used in stats.parse_used(answer).values():
                 inside[address] = inside.get(address, 0) + used
             own_figures = stats.parse_backends(told)
@@ -178,13 +185,14 @@ class Reader:
             await self._with_old_slots(
                 servers, [pid for pid in known.old_workers if pid not in ended]
             )
-            return
+            return whole
         for name, row in servers.items():
             own = {slot.name: slot.address for slot in known.slots[name]}
             servers[name] = {
                 slot: replace(server, used=server.used + inside.get(own.get(slot, ""), 0))
                 for slot, server in row.items()
             }
+        return whole
 
     async def _with_old_slots(
         self, servers: dict[str, dict[str, Server]], pids: Sequence[int]
