@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -334,13 +334,17 @@ class Client:
 async def paced(
     address: tuple[str, int], name: str, answers: Answers, done: asyncio.Event, rate: float = 100.0
 ) -> None:
-    """So many requests a second, whatever becomes of those before, on connections that are kept."""
-    free: list[Client] = []
+    """So many requests a second, whatever becomes of those before, on connections that are kept.
+
+    The one that was idle longest is taken: none is idle so long that a router which ends has to close it
+    without having said so, when a request may be on its way.
+    """
+    free: deque[Client] = deque()
     tasks: set[asyncio.Task[None]] = set()
     path = f"/api/v1/service/{name}/score"
 
     async def one() -> None:
-        client = free.pop() if free else Client(address, path)
+        client = free.popleft() if free else Client(address, path)
         began = time.monotonic()
         answers.codes[await client.post()] += 1
         answers.times.append(time.monotonic() - began)

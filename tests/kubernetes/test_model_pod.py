@@ -283,7 +283,7 @@ def test_what_a_pod_said_is_kept_across_a_restart_and_when_it_is_gone(
         all_of_it = until("asked for 100", "asked for 200")
         asked = [line for line in all_of_it if line.startswith("asked for")]
         assert asked == [f"asked for {number}" for number in (*range(20), 100, 200)]
-        assert all_of_it.count("the factor is 7") == 2
+        assert all_of_it.count("the factor is 7") >= 2  # more where a worker was started again
         # what the first container said is there too
         assert any(line.startswith("slipway: 2 files") for line in all_of_it)
         before = said(previous=True)

@@ -118,7 +118,7 @@ async def test_a_leader_whose_processes_are_killed_takes_along_only_what_was_ins
 
     def kill() -> None:
         kill_in(three, holder)
-        cluster.until(lambda: holder not in names_of(three.pods()), 20)
+        cluster.until(lambda: holder not in names_of(three.pods()), 60)
         three.wait(3)
 
     answers = await while_loaded(three, "counted", kill)
