@@ -51,12 +51,16 @@ def read(
                 client.api.remove_container(made["Id"], force=True, v=True)
 
 
-def remove_left_over(client: docker.DockerClient) -> int:
-    """Remove what a killed reader left. Call it when nobody reads. Returns how many."""
+def remove_left_over(client: docker.DockerClient, *, before: float) -> int:
+    """Remove what readers left that were killed: containers made before this time (epoch seconds).
+
+    A reader at work needs its own, so let that be a while ago. Returns how many went.
+    """
     with told("Removing containers that were only read"):
-        left = client.api.containers(all=True, filters={"label": LABEL})
-        for item in left:
-            client.api.remove_container(item["Id"], force=True, v=True)
+        found = client.api.containers(all=True, filters={"label": LABEL})
+        left = [item["Id"] for item in found if item["Created"] < before]
+        for container in left:
+            client.api.remove_container(container, force=True, v=True)
     return len(left)
 
 

@@ -21,7 +21,7 @@ from django.db.models.functions import RowNumber
 from django.utils import timezone
 
 from deployments.engine import build as builder
-from deployments.engine import client, images
+from deployments.engine import client, files, images
 from deployments.environments import claims, usage
 from deployments.environments.models import BuildState, Environment
 from deployments.errors import Conflict, SlipwayError
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from deployments.types import EngineSpec
 
 log = logging.getLogger(__name__)
+
+_READ_LONG_AGO = timedelta(hours=1)  # a reader gives up after five minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,8 @@ def _remove_from(spec: "EngineSpec", hash_: str) -> tuple[bool, bool]:
 
 
 def _sweep(spec: "EngineSpec", now: datetime) -> int:
-    """Remove builder containers, and what they left, of hashes that nobody builds now."""
+    """Remove builder containers, and what they left, of hashes that nobody builds now; and containers
+    that a killed worker made to list an image."""
     try:
         engine = client.connect(spec)
     except SlipwayError as error:
@@ -179,7 +182,8 @@ def _sweep(spec: "EngineSpec", now: datetime) -> int:
         known = {row.hash: row for row in ImageBuild.objects.filter(hash__in=left)}
         # a hash without a row is another Slipway's, which shares the Engine
         idle = [key for key, row in known.items() if not claims.is_running(row, now)]
-        return sum(attempt.clear(engine, hash_) for hash_ in idle)
+        read = files.remove_left_over(engine, before=(now - _READ_LONG_AGO).timestamp())
+        return read + sum(attempt.clear(engine, hash_) for hash_ in idle)
     except SlipwayError as error:
         log.warning("what builders left was not swept: %s", error.message)
         return 0
