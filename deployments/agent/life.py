@@ -103,6 +103,9 @@ def _crashed(record: Record, seen: Sighting, now: float) -> Record:
     exit_ = seen.exit
     if exit_ is None or (record.last_exit is not None and record.last_exit.at >= exit_.at):
         return record
+    if exit_.oom:  # it was silent for want of memory
+        cause = causes.of_end(seen.log, exit_, record.revision, was_ready=True)
+        return replace(record, last_exit=exit_, cause=cause)
     return replace(record, last_exit=exit_)
 
 

@@ -16,6 +16,7 @@ from deployments.drivers import kube_file
 from deployments.drivers import kubernetes_router as shapes
 from deployments.drivers import kubernetes_routers as routers
 from deployments.drivers.kubernetes import KubernetesDriver
+from deployments.errors import SlipwayError
 from deployments.kube.api import Kube
 from deployments.types import CustomLines, Purpose, RouterSpec
 from portal import router_view
@@ -116,9 +117,18 @@ async def test_a_leader_whose_processes_are_killed_takes_along_only_what_was_ins
 ) -> None:
     holder = cluster.until(lambda: routers.leader(three.kube, three.space))
 
+    def epoch() -> str | None:
+        try:
+            return three.ask(holder, "/telemetry?after=0")["epoch"]
+        except SlipwayError:
+            return None  # it is not back yet
+
+    before = cluster.until(epoch)
+
     def kill() -> None:
         kill_in(three, holder)
-        cluster.until(lambda: holder not in names_of(three.pods()), 60)
+        # a pod may be back before anybody asked whether it is ready
+        cluster.until(lambda: epoch() not in (None, before), 60)
         three.wait(3)
 
     answers = await while_loaded(three, "counted", kill)
@@ -265,7 +275,7 @@ def kill_in(made: Router, pod: str, only: str = "") -> None:
     )
     subprocess.run(
         ["kubectl", "exec", "-n", made.space, pod, "--", "python", "-c", code],
-        check=False, capture_output=True, timeout=30,
+        check=True, capture_output=True, timeout=30,
     )  # fmt: skip
 
 
@@ -287,7 +297,7 @@ def test_the_portal_reads_it_all_through_the_api_server(three: Router) -> None:
     try:
         cluster.until(taken, 30)
         assert not away
-        assert RequestPlace.objects.filter(cluster="far").count() == 3
+        assert RequestPlace.objects.filter(cluster="far").count() >= 3  # or of a pod that was before
         assert router_view.setup_view(row).state in ("applied", "applying")
         assert (
             admin_client.check(doors(row).leader, CustomLines(defaults=("no such word",)))[0]

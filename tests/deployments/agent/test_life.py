@@ -151,6 +151,13 @@ def test_how_a_run_that_was_given_up_ended_is_filled_in_later():
     assert (later.last_exit, later.cause) == (GONE, record.cause)
 
 
+def test_a_run_that_was_silent_for_want_of_memory_ran_out_of_memory():
+    record = a_record(Phase.CRASHED, cause=Cause("Unresponsive", "x"), term_at=NOW)
+    later = after(record, Sighting(Process.ENDED, exit=replace(GONE, oom=True)))
+    assert later.cause is not None
+    assert later.cause.code == "PodOutOfMemory"
+
+
 def test_files_that_cannot_be_prepared_are_a_crash_with_back_off():
     trouble = Cause("DiskFull", "full")
     crashed = after(a_record(Phase.PULLING, run=0), Sighting(trouble=trouble))
