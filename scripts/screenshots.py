@@ -56,7 +56,7 @@ PAGES = (
     Picture("services-charts", "/services/_charts/", "Services at a glance",
             "Replicas against demand of every service, and what was rejected."),
     Picture("service-deploy", "/services/_deploy/", "Deploy",
-            "The form, with what will happen and whether it fits."),
+            "The form, with what will happen and whether it fits; for Kubernetes the objects it would make."),
     Picture("local-runs", "/services/_local/", "Local runs",
             "What was run once on this machine, before it was deployed."),
     Picture("local-run", "/services/_local/{run}/", "A local run",

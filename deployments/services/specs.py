@@ -1,11 +1,12 @@
 """From rows to what is written into a cluster. Reads rows; changes nothing."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import prefetch_related_objects
 
 from deployments.clusters.models import Cluster
-from deployments.environments.models import BuildState, EnvironmentBuild
+from deployments.environments.models import BuildState, Environment, EnvironmentBuild
 from deployments.errors import TemporaryError
 from deployments.images.models import ImageBuild
 from deployments.services import containers, keys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from deployments.registry.models import ModelVersion
 
 PACKAGE_NAME = "project.zip"
+_NOT_PACKED = FileSpec(PACKAGE_NAME, "", 0)
 _PARTS = ("model_links__model_version__model", "model_links__model_version__files__blob")
 NO_CODE_SCRIPT = "no_code_score.py"  # what the zipping step names it in a no-code package
 
@@ -42,10 +44,12 @@ def model_versions_of(revision: Revision) -> tuple["ModelVersion", ...]:
     return tuple(link.model_version for link in links)
 
 
-def revision_spec(revision: Revision, *, location: str) -> RevisionSpec:
+def revision_spec(
+    revision: Revision, *, location: str, instead: FileSpec | None = None
+) -> RevisionSpec:
     """Everything a replica is started from. `location` is the built environment's, or the brought image's.
 
-    Raises TemporaryError while the revision has no package yet.
+    Raises TemporaryError while the revision has no package yet, unless something is given `instead`.
     """
     config = config_of(revision)
     container = containers.from_row(revision.container)
@@ -60,8 +64,10 @@ def revision_spec(revision: Revision, *, location: str) -> RevisionSpec:
             container=container,
             **_running(config),
         )
-    environment = revision.environment
-    if revision.package is None or environment is None:
+    environment, package = revision.environment, instead
+    if revision.package is not None:
+        package = FileSpec(PACKAGE_NAME, revision.package.sha256, revision.package.size)
+    if package is None or environment is None:
         raise TemporaryError(f"{revision} has no package yet; its deployment makes it.")
     prefetch_related_objects([revision], *_PARTS)
     models = tuple(
@@ -79,7 +85,7 @@ def revision_spec(revision: Revision, *, location: str) -> RevisionSpec:
     return RevisionSpec(
         service=revision.service.name,
         number=revision.number,
-        source=FileSpec(PACKAGE_NAME, revision.package.sha256, revision.package.size),
+        source=package,
         entry_script=revision.entry_script or NO_CODE_SCRIPT,
         models=models,
         environment=EnvironmentSpec(hash=environment.hash, location=location, variables=variables),
@@ -130,10 +136,14 @@ def environment_location(environment_hash: str, *, kind: str) -> str:
     return location
 
 
-def service_spec(service: Service) -> ServiceSpec:
+def service_spec(
+    service: Service, *, ahead: Callable[[Environment], str] | None = None
+) -> ServiceSpec:
     """What the cluster should want: every version that has a revision, the default one first.
 
-    Raises TemporaryError while a version's environment is not built, or it has no package.
+    Raises TemporaryError while a version's environment is not built, or it has no package; not where
+    `ahead` says where an environment will stand, for looking at what would be made: a package that is
+    not there has no checksum then.
     """
     rows = list(
         ServiceVersion.objects.filter(service=service, current__isnull=False)
@@ -143,7 +153,9 @@ def service_spec(service: Service) -> ServiceSpec:
     shares = split([row.share for row in rows])
     return ServiceSpec(
         name=service.name,
-        versions=tuple(_version_spec(row, shares[row.name], service.cluster.kind) for row in rows),
+        versions=tuple(
+            _version_spec(row, shares[row.name], service.cluster.kind, ahead) for row in rows
+        ),
         auth=AuthSpec(
             key_enabled=service.auth_enabled,
             token_enabled=service.token_auth_enabled,
@@ -154,14 +166,23 @@ def service_spec(service: Service) -> ServiceSpec:
     )
 
 
-def _version_spec(row: ServiceVersion, percent: int, kind: str) -> VersionSpec:
+def _version_spec(
+    row: ServiceVersion,
+    percent: int,
+    kind: str,
+    ahead: Callable[[Environment], str] | None,
+) -> VersionSpec:
     revision = row.current
     if revision is None:
         raise TemporaryError(f"{row} has no revision any more.")
-    location = location_of(revision, kind=kind)
+    instead = None
+    if ahead is not None and revision.environment is not None:
+        location, instead = ahead(revision.environment), _NOT_PACKED
+    else:
+        location = location_of(revision, kind=kind)
     return VersionSpec(
         name=row.name,
-        revision=revision_spec(revision, location=location),
+        revision=revision_spec(revision, location=location, instead=instead),
         scaling=config_of(revision).to_scaling(),
         traffic_percent=percent,
         is_default=row.is_default,

@@ -315,10 +315,10 @@ class DeployForm(forms.Form):
                 del self.fields[name]
             for name in ("auth_enabled", "token_auth_enabled"):
                 del self.fields[name]
-        if not takes_namespace(service.cluster if service is not None else None):
-            del self.fields["namespace"]
         else:
             del self.fields["version"]
+        if not takes_namespace(service.cluster if service is not None else None):
+            del self.fields["namespace"]
         set_choices(self, "environment", self._environments())
         if not has_kept:
             kinds = [choice for choice in _SOURCE_KINDS if choice[0] != KEPT]

@@ -10,25 +10,19 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from deployments.environments.changes import create_environment
-from deployments.environments.models import Environment
 from deployments.errors import InvalidInput, SlipwayError
 from deployments.localruns import changes as localruns
 from deployments.localruns.models import LocalRun
-from deployments.registry.models import Blob, ModelVersion
-from deployments.services import changes, no_code, planning, sources, versions
+from deployments.services import changes, no_code, planning, versions
 from deployments.services.models import Revision, Service, ServiceVersion
-from portal import brought, local_runs, project_source
+from portal import local_runs, project_source
 from portal.access import person, requires
 from portal.deploy_fill import read_files
 from portal.deploy_initial import of_model, of_revision
-from portal.deploy_plan import MADE_FOR, capacity_of, plan_of
+from portal.deploy_plan import capacity_of, plan_of
+from portal.deploy_request import bound, complain, form_context, request_of, source_of
 from portal.forms.deploy import (
-    EDITOR,
-    ENTRY_SCRIPT,
-    KEPT,
     TICKS,
-    UPLOAD,
     CapacityForm,
     DeployForm,
 )
@@ -36,12 +30,9 @@ from portal.forms.services import AccessForm, DeleteForm
 from portal.model_choices import choices
 from portal.models import Role
 from portal.project_source import Kept
-from portal.score_templates import TEMPLATES
 from portal.views.services_shared import get_service, page
 
-# What a room calls a field, and what the form calls it.
 NEW_VERSION = "_new"  # in place of a version's name, which never begins like this
-_FIELDS = {"model_versions": "models", "source": "archive"}
 
 
 @requires(Role.DEPLOYER)
@@ -53,7 +44,7 @@ def deploy_new(request: HttpRequest) -> HttpResponse:
     if (local := _from_local_run(request)) is not None:
         initial, kept = local
     form = DeployForm(initial=initial, has_kept=kept is not None)
-    return render(request, "services/deploy.html", _form_context(form, None, kept))
+    return render(request, "services/deploy.html", form_context(form, None, kept))
 
 
 @requires(Role.VIEWER)
@@ -83,7 +74,7 @@ def settings_page(
     if (local := _from_local_run(request)) is not None:
         initial, kept = local
     form = DeployForm(initial=initial, service=service, has_kept=kept is not None)
-    context = _form_context(form, service, kept) | {
+    context = form_context(form, service, kept) | {
         "access": access or _access_form(service),
         "deletion": deletion or DeleteForm(service=service),
         "from_revision": revision,
@@ -146,13 +137,13 @@ def _version(request: HttpRequest, rows: list[ServiceVersion], revision: Revisio
 
 
 def _submit(request: HttpRequest, service: Service | None) -> HttpResponse:
-    form, kept = _bound(request, service)
+    form, kept = bound(request, service)
     deployment = None
     if form.is_valid():
         deployment = _deploy(request, form, service, kept)
     if deployment is not None:
         return redirect("service-overview", deployment.service.name)
-    context = _form_context(form, service, kept)
+    context = form_context(form, service, kept)
     if service is None:
         return render(request, "services/deploy.html", context, status=422)
     context |= {"access": _access_form(service), "deletion": DeleteForm(service=service)}
@@ -161,33 +152,12 @@ def _submit(request: HttpRequest, service: Service | None) -> HttpResponse:
     )
 
 
-def _bound(request: HttpRequest, service: Service | None) -> tuple[DeployForm, Kept | None]:
-    """The form with what was sent. A new upload is stored and takes the place of the kept one."""
-    data = request.POST.copy()
-    kept = project_source.from_token(person(request), data.get("kept_source", ""))
-    problem = None
-    if data.get("serving") == ENTRY_SCRIPT and data.get("source_kind") == UPLOAD:
-        try:
-            blob = project_source.uploaded(request)
-        except InvalidInput as error:
-            problem = error
-        else:
-            if blob is not None:
-                kept = project_source.keep(person(request), blob)
-                data["source_kind"] = KEPT
-    data["kept_source"] = kept.token if kept else ""
-    form = DeployForm(data, request.FILES, service=service, has_kept=kept is not None)
-    if problem is not None:
-        form.add_problem(problem)
-    return form, kept
-
-
 def _deploy(
     request: HttpRequest, form: DeployForm, service: Service | None, kept: Kept | None
 ) -> Any:
     """The deployment that was written down; None with the reasons in the form."""
     try:
-        asked = _request(request, form, service, kept)
+        asked = request_of(request, form, service, source_of(form, kept))
         found = changes.check(asked)
         if not found:
             return changes.deploy(person(request), asked)
@@ -197,7 +167,7 @@ def _deploy(
         form.add_error(None, error.message)
         return None
     for problem in found:
-        _complain(form, problem)
+        complain(form, problem)
     return None
 
 
@@ -207,13 +177,13 @@ def run_locally(request: HttpRequest) -> HttpResponse:
     """What the form says, run once on this machine; a form that is wrong comes back as it does when it
     is deployed."""
     service = get_service(request.POST["service"]) if request.POST.get("service") else None
-    form, kept = _bound(request, service)
+    form, kept = bound(request, service)
     run = None
     if form.is_valid():
         run = _local_run(request, form, service, kept)
     if run is not None:
         return redirect(run)
-    context = _form_context(form, service, kept)
+    context = form_context(form, service, kept)
     if service is None:
         return render(request, "services/deploy.html", context, status=422)
     context |= {"access": _access_form(service), "deletion": DeleteForm(service=service)}
@@ -228,7 +198,7 @@ def _local_run(
     """The run that was written down; None with the reasons in the form."""
     actor = person(request)
     try:
-        asked = _request(request, form, service, kept)
+        asked = request_of(request, form, service, source_of(form, kept))
         if asked.container is not None:
             raise InvalidInput(
                 "A brought image has no script to edit here; run it with docker run, or deploy it.",
@@ -257,127 +227,8 @@ def _local_run(
         form.add_error(None, error.message)
         return None
     for problem in found:
-        _complain(form, problem)
+        complain(form, problem)
     return None
-
-
-def _request(
-    request: HttpRequest, form: DeployForm, service: Service | None, kept: Kept | None
-) -> changes.DeployRequest:
-    data = form.cleaned_data
-    models = tuple(data["models"])
-    if data["container"] is not None:
-        return _container_request(request, data, service)
-    scripted = data["serving"] == ENTRY_SCRIPT
-    environment = data["environment"] or _brought_environment(request, form, service)
-    if environment is None and scripted:
-        environment = _made_for(request, models)
-    elif environment is None and service is not None:
-        # None would keep the environment of the revision before
-        environment = no_code.environment_for(person(request), models[0]) if _fits(models) else None
-    return changes.DeployRequest(
-        name=service.name if service else data["name"],
-        update=service is not None,
-        version=data.get("version", ""),
-        cluster=None if service else data["cluster"],
-        model_versions=models,
-        source=_source(data, kept) if scripted else None,
-        entry_script=data["entry_script"] if scripted else "",
-        environment=environment,
-        config=data["config_values"],
-        description=None if service else data["description"],
-        tags=None if service else data["tags"],
-        note=data["note"],
-        keys=brought.keys_from(person(request), data["brought_keys"]),
-    )
-
-
-def _container_request(
-    request: HttpRequest, data: dict[str, Any], service: Service | None
-) -> changes.DeployRequest:
-    return changes.DeployRequest(
-        name=service.name if service else data["name"],
-        update=service is not None,
-        version=data.get("version", ""),
-        cluster=None if service else data["cluster"],
-        container=data["container"],
-        config=data["config_values"],
-        description=None if service else data["description"],
-        tags=None if service else data["tags"],
-        note=data["note"],
-        keys=brought.keys_from(person(request), data["brought_keys"]),
-    )
-
-
-def _brought_environment(
-    request: HttpRequest, form: DeployForm, service: Service | None
-) -> Environment | None:
-    """The environment that inferenceconfig.json defines, made now where it is the chosen one."""
-    defined = form.cleaned_data["new_environment"]
-    if defined is None:
-        return None
-    name = service.name if service else form.cleaned_data["name"]
-    try:
-        return create_environment(
-            person(request),
-            name=defined.name or f"{name}-environment",
-            variables=defined.variables,
-            description="From inferenceconfig.json.",
-            **defined.texts(),
-        )
-    except InvalidInput as error:
-        raise InvalidInput(error.message, field="environment") from error
-
-
-def _fits(models: tuple[ModelVersion, ...]) -> bool:
-    return not no_code.problems(models)
-
-
-def _made_for(request: HttpRequest, models: tuple[ModelVersion, ...]) -> Any:
-    """The environment of the first model's framework, for an entry script that named none."""
-    first = models[0]
-    if first.framework not in MADE_FOR:
-        raise InvalidInput(
-            f"No environment is made for the framework of {first} "
-            f"({first.get_framework_display()}); choose one.",
-            field="environment",
-        )
-    return no_code.environment_for(person(request), first)
-
-
-def _source(data: dict[str, Any], kept: Kept | None) -> Blob | None:
-    if data["source_kind"] != EDITOR:
-        return kept.blob if kept else None
-    text = {data["entry_script"]: data["score_py"]}
-    return sources.with_text(kept.blob, text) if kept else sources.from_text(text)
-
-
-def _complain(form: DeployForm, problem: InvalidInput) -> None:
-    field = _FIELDS.get(problem.field, problem.field)
-    if field == "archive" and form.cleaned_data.get("source_kind") == EDITOR:
-        field = "score_py"
-    form.add_problem(InvalidInput(problem.message, field=field))
-
-
-def _form_context(
-    form: DeployForm, service: Service | None, kept: Kept | None, **more: Any
-) -> dict[str, Any]:
-    chosen = _chosen(form)
-    return {
-        "form": form,
-        "service": service,
-        "versions": versions.rows_of(service) if service else [],
-        "kept": kept,
-        "templates": TEMPLATES,
-        "capacity_form": CapacityForm(),
-        **choices("", chosen),
-        **more,
-    }
-
-
-def _chosen(form: DeployForm) -> list[str]:
-    value = form["models"].value() or []
-    return [str(item) for item in value]
 
 
 @requires(Role.DEPLOYER)
@@ -395,7 +246,8 @@ def plan(request: HttpRequest) -> HttpResponse:
         service = get_service(name)
     form = DeployForm(request.POST, service=service, has_kept=bool(request.POST.get("kept_source")))
     form.is_valid()
-    return render(request, "services/_plan.html", {"plan": plan_of(form, service)})
+    context = {"plan": plan_of(form, service), "service": service}
+    return render(request, "services/_plan.html", context)
 
 
 @requires(Role.DEPLOYER)
@@ -415,13 +267,13 @@ def fill(request: HttpRequest) -> HttpResponse:
     service = None
     if name := request.POST.get("service", ""):
         service = get_service(name)
-    bound, kept = _bound(request, service)
+    sent, kept = bound(request, service)
     filled = read_files(request.FILES, person(request))
-    initial = _sent(bound.data) | filled.values
+    initial = _sent(sent.data) | filled.values
     if kept is not None:
-        initial["source_kind"] = bound.data.get("source_kind")  # its folder is here already
+        initial["source_kind"] = sent.data.get("source_kind")  # its folder is here already
     form = DeployForm(initial=initial, service=service, has_kept=kept is not None)
-    context = _form_context(form, service, kept, filled=filled)
+    context = form_context(form, service, kept, filled=filled)
     return render(request, "services/_form.html", context)
 
 

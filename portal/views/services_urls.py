@@ -23,6 +23,7 @@ urlpatterns = [
     path("_deploy/models/", services_deploy.model_choices, name="service-deploy-models"),
     path("_deploy/capacity/", services_deploy.capacity, name="service-deploy-capacity"),
     path("_deploy/fill/", services_deploy.fill, name="service-deploy-fill"),
+    path("_deploy/objects/", services_objects.preview, name="service-deploy-objects"),
     path("_deploy/local/", services_deploy.run_locally, name="service-run-locally"),
     path("_local/", local_runs.run_list, name="service-local-runs"),
     path("_local/<int:pk>/", local_runs.run_page, name="service-local-run"),

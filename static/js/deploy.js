@@ -1,5 +1,5 @@
-// The deployment form: the code editor, folder paths, the calculator's answer. Delegated from the
-// document, so that it works again after htmx has replaced the form.
+// The deployment form: the code editor, folder paths, the calculator's answer, objects to take away.
+// Delegated from the document, so that it works again after htmx has replaced the form.
 "use strict";
 
 (() => {
@@ -91,6 +91,15 @@
       area.scrollTop = 0;
       number(area);
     }
+    const save = event.target.closest("[data-save-target]");
+    if (save) {
+      const text = document.querySelector(save.dataset.saveTarget).textContent;
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([text], { type: "application/yaml" }));
+      link.download = save.dataset.saveAs;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    }
     const fill = event.target.closest("[data-fill-replicas]");
     if (fill) {
       const fixed = document.querySelector("[name=replicas_mode][value=fixed]").checked;
@@ -103,11 +112,18 @@
 
   function prepare() {
     for (const area of document.querySelectorAll("textarea[data-editor]")) number(area);
-    const error = document.querySelector("#deploy-form .has-error, #deploy-form .field-error");
-    for (let box = error?.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
-    if (error && !document.body.dataset.shownError) {
-      document.body.dataset.shownError = "1";
+    const error = document.querySelector("#deploy-form .has-error, #deploy-form .field-error") ??
+      document.querySelector("#deploy-form > .alert-error");
+    const preview = document.querySelector("[data-preview]");
+    if (error && !error.dataset.shown) {
+      error.dataset.shown = "1"; // once: what a person opened or scrolled to since then is theirs
+      for (let box = error.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
       error.scrollIntoView({ block: "center" });
+    }
+    if (preview && !preview.dataset.shown) {
+      preview.dataset.shown = "1";
+      preview.focus({ preventScroll: true });
+      preview.scrollIntoView({ block: "start" });
     }
   }
   document.addEventListener("DOMContentLoaded", prepare);
