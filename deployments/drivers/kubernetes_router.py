@@ -8,6 +8,8 @@ is said in `role`; nothing in here is a secret but the token that its pods know 
     ClusterRole, ClusterRoleBinding        where that is allowed: what room the nodes have
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,7 @@ Object = dict[str, Any]
 NAME = "slipway-router"  # of the Deployment, its Service, its account and its Lease
 PEERS_SECRET = "slipway-router-peers"  # noqa: S105  holds the token that its pods know each other by
 PEERS_KEY = "token"
+PEERS_SHA256 = names.PREFIX + "peers-sha256"  # of a pod: the token that it was started with
 CONTAINER = "router"
 SCORE_PORT, TLS_PORT = 8080, 8443
 ADMIN_PORT = 8090  # health, figures; for the API server's proxy, the kubelet and the other pods
@@ -109,7 +112,7 @@ def objects(
                 spec={"maxUnavailable": 1, "selector": {"matchLabels": selector()}},
             )
         )  # fmt: skip
-    return found
+    return [_known_by(_stamped(place), token) for place in found]
 
 
 def cluster_objects(namespace: str, cluster: str) -> list[Place]:
@@ -122,7 +125,7 @@ def cluster_objects(namespace: str, cluster: str) -> list[Place]:
     }
     version = "rbac.authorization.k8s.io/v1"
     rules = [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["get", "list", "watch"]}]
-    return [
+    found = [
         Place(
             f"{rbac}/clusterroles/{name}",
             {"apiVersion": version, "kind": "ClusterRole", "metadata": metadata, "rules": rules},
@@ -142,6 +145,35 @@ def cluster_objects(namespace: str, cluster: str) -> list[Place]:
             },
         ),
     ]
+    return [_stamped(place) for place in found]
+
+
+def stamp(body: Mapping[str, Any]) -> str:
+    """Another one when another version of Slipway, or other settings, ask for something else. The addresses
+    of nodes come and go, and count for nothing; neither does a secret."""
+    asked = {key: value for key, value in body.items() if key not in ("metadata", "stringData")}
+    if body["kind"] == "NetworkPolicy":
+        asked["spec"] = _policy(())
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _stamped(place: Place) -> Place:
+    metadata = dict(place.body["metadata"])
+    notes = {**metadata.get("annotations", {}), names.SPEC_SHA256: stamp(place.body)}
+    return Place(place.path, {**place.body, "metadata": {**metadata, "annotations": notes}})
+
+
+def _known_by(place: Place, token: str) -> Place:
+    """Pods read the token once: with another one they have to be started anew."""
+    if place.body["kind"] != "Deployment" or not token:
+        return place
+    spec = place.body["spec"]
+    metadata = {
+        **spec["template"]["metadata"],
+        "annotations": {PEERS_SHA256: hashlib.sha256(token.encode()).hexdigest()[:16]},
+    }
+    template = {**spec["template"], "metadata": metadata}
+    return Place(place.path, {**place.body, "spec": {**spec, "template": template}})
 
 
 def selector() -> dict[str, str]:

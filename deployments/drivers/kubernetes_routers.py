@@ -29,14 +29,8 @@ def install_router(kube: Kube, settings: KubeSettings, cluster: str) -> None:
             "the cluster's settings.",
             code="RouterImageMissing",
         )
-    for place in shapes.objects(
-        settings,
-        cluster,
-        _token(kube, settings.namespace),
-        budgets=_budgets(kube),
-        api_addresses=_addresses(kube),
-    ):
-        _make(kube, place, settings.purpose)
+    for place in wanted(kube, settings, cluster):
+        make(kube, place, settings.purpose)
     for place in shapes.cluster_objects(settings.namespace, cluster):
         try:
             kube.apply(place.path, place.body)
@@ -44,6 +38,18 @@ def install_router(kube: Kube, settings: KubeSettings, cluster: str) -> None:
             if error.code != "KubernetesUnaccessible":
                 raise
             return  # what room the nodes have stays unknown to it
+
+
+def wanted(kube: Kube, settings: KubeSettings, cluster: str) -> list[shapes.Place]:
+    """Its objects in the namespace as they should be, in the order to make them. Where the token that its
+    pods know each other by is gone, it is a new one."""
+    return shapes.objects(
+        settings,
+        cluster,
+        _token(kube, settings.namespace),
+        budgets=_budgets(kube),
+        api_addresses=_addresses(kube),
+    )
 
 
 def remove_router(kube: Kube, settings: KubeSettings) -> None:
@@ -110,7 +116,8 @@ def _report(kube: Kube, namespace: str, pod: str) -> RouteReport:
         raise Unavailable(f"What the router's pod {pod} says cannot be read: {error}.") from error
 
 
-def _make(kube: Kube, place: shapes.Place, purpose: Purpose) -> None:
+def make(kube: Kube, place: shapes.Place, purpose: Purpose) -> None:
+    """Make one of them, or make it as it should be, all but how many pods there are."""
     if place.body["kind"] == "Deployment":
         body = {**place.body, "spec": {**place.body["spec"], "replicas": shapes.PODS[purpose][0]}}
         with contextlib.suppress(Conflict):  # it is there: all but its count is set below

@@ -19,6 +19,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections, connection
 
 from deployments.clusters.models import Cluster
+from deployments.clusters.router_keeping import RouterKeeper
 from deployments.controller import Controller
 from deployments.errors import SlipwayError
 
@@ -87,16 +88,18 @@ def run(stop: threading.Event, period: float) -> None:
 
 
 def _keep_clusters(stop: threading.Event) -> None:
-    """Agents and routers of Docker clusters; what was detached is taken apart. An Engine may be slow."""
+    """Agents and routers of Docker clusters, routers of Kubernetes ones; what was detached is taken apart. An
+    Engine or an API server may be slow."""
     from portal.cluster_programs import ClusterPrograms
 
-    programs = ClusterPrograms()
+    programs, routers = ClusterPrograms(), RouterKeeper()
     while not stop.wait(_CLUSTERS_EVERY):
-        try:
-            close_old_connections()
-            programs.follow()
-        except Exception:
-            log.exception("the programs of clusters: this round failed")
+        for what in (programs.follow, routers.round):
+            try:
+                close_old_connections()
+                what()
+            except Exception:
+                log.exception("keeping clusters: this round failed")
     close_old_connections()
 
 
