@@ -255,14 +255,25 @@ class Kept:
     cluster: str
 
     def logs(
-        self, replica: str, *, cursor: str = "", limit: int = 1000, previous: bool = False
+        self,
+        replica: str,
+        *,
+        cursor: str = "",
+        limit: int = 1000,
+        previous: bool = False,
+        ended: float | None = None,
     ) -> LogPage:
-        """As a driver's. Raises NotFound, InvalidInput."""
+        """As a driver's; `ended` is when the pod's last run that ended did. Raises NotFound, InvalidInput."""
         if _NAME.fullmatch(replica):
             for folder in folder_of(self.root, self.cluster).glob(f"*/{replica}"):
                 try:
                     return process_logs.read(
-                        folder, replica, cursor=cursor, limit=limit, previous=previous
+                        folder,
+                        replica,
+                        cursor=cursor,
+                        limit=limit,
+                        previous=previous,
+                        ended=ended,
                     )
                 except (OSError, ValueError) as error:
                     raise Unavailable(f"The log of {replica} cannot be read: {error}.") from error
@@ -278,6 +289,17 @@ class Kept:
             if segments:
                 found.append((_first_at(folder / segments[0].name), folder.name))
         return [name for _, name in sorted(found)]
+
+    def started_again(self, service: str) -> Sequence[str]:
+        """Pods of which more than one run is kept, the newest first."""
+        return [
+            name
+            for name in reversed(self.log_replicas(service))
+            if len({item.run for item in process_logs.segments(self._folder(service, name))}) > 1
+        ]
+
+    def _folder(self, service: str, pod: str) -> Path:
+        return folder_of(self.root, self.cluster, service) / pod
 
 
 def prune(

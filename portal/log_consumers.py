@@ -6,6 +6,7 @@
     {"type": "live"}                      history is over; what follows happens now
     {"type": "trouble", "reason": "..."}  the cluster cannot be read; it goes on trying
     {"type": "gone", "reason": "..."}     there is no such log (any more); then it closes
+    {"type": "ended"}                     all of it was sent and no more can come; then it closes
 
 and takes {"type": "more"} for each page it has taken in: with WINDOW pages on their way it waits, so a
 slow page is never flooded. The files and the cluster are the truth, read each POLL seconds; an
@@ -40,7 +41,7 @@ HINT_PAUSE = 0.1  # seconds between two looks however many announcements there a
 TROUBLE_PAUSE = 3.0  # seconds before a cluster that could not be read is tried again
 RECHECK = 5.0  # seconds
 WINDOW = 4  # pages sent and not yet taken in
-NOT_FOUND, FAULT = 4404, 1011
+ALL_SENT, NOT_FOUND, FAULT = 1000, 4404, 1011
 
 
 class LogConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -124,6 +125,10 @@ class LogConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             if page.lines:
                 await self.send_page(page)
             self.cursor = page.cursor
+            if page.ended:
+                await self.say({"type": "ended"})
+                await self.close(ALL_SENT)
+                return
             if page.at_end:
                 if not is_live:
                     await self.say({"type": "live"})

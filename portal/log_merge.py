@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from deployments.drivers.base import LogPage
+
 # Colours, cursor movements (CSI), titles (OSC) and the shorter escapes.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -63,6 +65,11 @@ def plain(text: str) -> str:
         return text
     text = _ESCAPES.sub("", text).rstrip("\r\n").rsplit("\r", 1)[-1]
     return _CONTROLS.sub("\ufffd", text)
+
+
+def shown(page: LogPage) -> list[Line]:
+    """A driver's lines as a viewer has them."""
+    return [Line(item.at, item.replica, item.stream, plain(item.text)) for item in page.lines]
 
 
 def as_text(line: Line) -> str:

@@ -4,6 +4,7 @@
     environment:<hash>   one environment's build log
     local:<id>           one local run's log (its owner's and administrators': `local_runs.may_read_log`)
     service:<name>       the latest deployment's log and all replicas, merged by time
+    previous:<service>:<replica>   what a replica said before it was last started again (`previous_runs`)
 
 A cursor is opaque text that says how far each log has been read. Reading on from it leaves nothing out
 and repeats nothing: also across a reconnect, a change from websocket to polling, and a replica that
@@ -14,6 +15,7 @@ nothing.
 import base64
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +30,9 @@ from deployments.errors import InvalidInput, NotFound
 from deployments.localruns.models import LocalRun
 from deployments.pod_logs import Kept
 from deployments.services.models import Deployment, Service
-from portal.log_merge import Line, Part, merge, plain
+from portal import previous_runs
+from portal.log_merge import Line, Part, merge, plain, shown
+from portal.previous_runs import PreviousRun
 
 PAGE = 2000  # lines of a page, at most
 _FEWEST = 100  # lines read of one log at a time, at least
@@ -41,11 +45,12 @@ _HASH = re.compile(r"^[0-9a-f]{64}$")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Lines in order, the cursor after them, and whether that is the end for now."""
+    """Lines in order, the cursor after them, whether that is the end for now, and whether it is for ever."""
 
     lines: list[Line]
     cursor: str
     at_end: bool
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class _Replica:
             page = self.driver.logs(self.replica, cursor=cursor, limit=limit)
         except NotFound:
             return [], cursor  # its output was cleaned up a moment ago
-        lines = [Line(x.at, x.replica, x.stream, plain(x.text)) for x in page.lines]
+        lines = shown(page)
         if page.lost and lines:
             note = f"{page.lost:,} lines are gone: the log was rotated."
             lines[0] = Line(lines[0].at, self.replica, "stderr", f"[{note}] {lines[0].text}")
@@ -102,7 +107,8 @@ def read_page(source: str, cursor: str = "", limit: int = PAGE) -> Page:
     if len(after) > _MOST_POSITIONS:
         known = {log.key for log in logs}
         after = {key: at for key, at in after.items() if key in known}
-    return Page(merged, _encode(after), finished)
+    ended = finished and source.startswith(f"{previous_runs.KIND}:")
+    return Page(merged, _encode(after), finished, ended)
 
 
 def topics(source: str) -> list[str]:
@@ -110,7 +116,7 @@ def topics(source: str) -> list[str]:
     return [source]
 
 
-def _logs(source: str, seen: dict[str, str]) -> list[_File | _Replica]:
+def _logs(source: str, seen: dict[str, str]) -> Sequence[_File | _Replica | PreviousRun]:
     kind, _, key = source.partition(":")
     if kind == "deployment" and key.isdecimal():
         if not Deployment.objects.filter(pk=int(key)).exists():
@@ -129,13 +135,14 @@ def _logs(source: str, seen: dict[str, str]) -> list[_File | _Replica]:
         return [_File(source, settings.HOME.local_log(int(key)))]
     if kind == "service":
         return _service_logs(key, seen)
+    if kind == previous_runs.KIND:
+        service, _, replica = key.partition(":")
+        return [previous_runs.log_of(_service(service), replica)]
     raise NotFound(f"There is no log named {source[:80]}.")
 
 
 def _service_logs(name: str, seen: dict[str, str]) -> list[_File | _Replica]:
-    service = Service.objects.select_related("cluster").filter(name=name).first()
-    if service is None:
-        raise NotFound(f"There is no service named {name[:40]}; it may have been deleted.")
+    service = _service(name)
     deployments = service.deployments.order_by("-pk")
     latest = deployments.values_list("pk", flat=True).first()
     # one that was followed is read to its end, also when a newer one has begun
@@ -147,6 +154,13 @@ def _service_logs(name: str, seen: dict[str, str]) -> list[_File | _Replica]:
         _Replica(f"replica:{replica}", kept, replica) for replica in kept.log_replicas(name)
     ]
     return [*(_deployment(pk) for pk in ids), *replicas]
+
+
+def _service(name: str) -> Service:
+    service = Service.objects.select_related("cluster").filter(name=name).first()
+    if service is None:
+        raise NotFound(f"There is no service named {name[:40]}; it may have been deleted.")
+    return service
 
 
 def _kept(cluster: Cluster) -> Driver | Kept:

@@ -239,7 +239,12 @@ class FolderDriver(Driver):
             if folder.is_dir():
                 try:
                     return process_logs.read(
-                        folder / "log", replica, cursor=cursor, limit=limit, previous=previous
+                        folder / "log",
+                        replica,
+                        cursor=cursor,
+                        limit=limit,
+                        previous=previous,
+                        ended=_ended_at(folder) if previous else None,
                     )
                 except FileNotFoundError:
                     continue  # it was moved from replicas/ to gone/ meanwhile
@@ -376,6 +381,12 @@ def _service_spec(data: Any) -> ServiceSpec:
 
 def _service_scale(data: Any) -> ServiceScale:
     return from_json(ServiceScale, data)
+
+
+def _ended_at(folder: Path) -> float | None:
+    """When the last run of a replica that ended did, as its agent wrote it down."""
+    last = _stored_replica(read_json(folder / "replica.json")).replica.last_exit
+    return last.at if last is not None else None
 
 
 def _stored_replica(data: Any) -> StoredReplica:

@@ -9,6 +9,7 @@ The cursor is `<number>:<segment>:<offset>`: the last line read and where the ne
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,16 +45,26 @@ def segments(folder: Path) -> list[Segment]:
 
 
 def read(
-    folder: Path, replica: str, *, cursor: str = "", limit: int = 1000, previous: bool = False
+    folder: Path,
+    replica: str,
+    *,
+    cursor: str = "",
+    limit: int = 1000,
+    previous: bool = False,
+    ended: float | None = None,
 ) -> LogPage:
-    """At most `limit` lines after the cursor. Raises InvalidInput for a cursor not made here."""
+    """At most `limit` lines after the cursor. Raises InvalidInput for a cursor not made here.
+
+    `previous`: of the last run that had begun when one `ended` (epoch seconds); where that is not known, of
+    the run before the newest one that said something.
+    """
     last, name, offset = _parse(cursor)
     for _ in range(_TRIES - 1):
         try:
-            return _read(folder, replica, last, name, offset, limit, previous)
+            return _read(folder, replica, last, name, offset, limit, previous, ended)
         except FileNotFoundError:
             continue  # a segment rotated away between the listing and its opening: list again
-    return _read(folder, replica, last, name, offset, limit, previous)
+    return _read(folder, replica, last, name, offset, limit, previous, ended)
 
 
 def _parse(cursor: str) -> tuple[int, str, int]:
@@ -73,11 +84,12 @@ def _read(
     offset: int,
     limit: int,
     previous: bool,
+    ended: float | None,
 ) -> LogPage:
     kept = segments(folder)
     if previous:
-        runs = sorted({segment.run for segment in kept})
-        kept = [segment for segment in kept if len(runs) > 1 and segment.run == runs[-2]]
+        run = _previous(folder, kept, ended)
+        kept = [segment for segment in kept if segment.run == run]
     lines: list[LogLine] = []
     begin, lost = last, None
     for segment, start in _from_cursor(kept, last, name, offset):
@@ -102,6 +114,21 @@ def _read(
         cursor=f"{last}:{name}:{offset}",
         lost=(lost or 0) if known_gap else 0,
     )
+
+
+def _previous(folder: Path, kept: Sequence[Segment], ended: float | None) -> int | None:
+    """The run before: of one that is over and has no successor yet, that one itself."""
+    runs = sorted({segment.run for segment in kept})
+    if ended is None:
+        return runs[-2] if len(runs) > 1 else None
+    # a node tells only the second
+    until = ended + 1 if ended.is_integer() else ended
+    begun = {}
+    for segment in kept:
+        if segment.run not in begun:
+            first = _whole_lines(folder / segment.name, 0, 1)
+            begun[segment.run] = first[0][0]["at"] if first else math.inf
+    return max((run for run in runs if begun[run] < until), default=None)
 
 
 def _from_cursor(

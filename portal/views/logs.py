@@ -10,14 +10,17 @@ from django.shortcuts import render
 from django.views.decorators.http import require_GET
 
 from deployments.errors import InvalidInput, NotFound, PermanentError, TemporaryError
+from portal import previous_runs
 from portal.access import person, requires
 from portal.forms.logs import LogQuery
 from portal.local_runs import may_read_log
 from portal.log_merge import as_text
 from portal.log_sources import PAGE, Page, read_page
 from portal.models import Role
+from portal.previous_runs import Offered
 from portal.views.services_shared import get_service, page
 
+_LONGEST_NAME = 253
 _read_in_thread = database_sync_to_async(read_page, thread_sensitive=False)
 
 
@@ -29,15 +32,36 @@ def _refuse_unless_allowed(request: HttpRequest, source: str) -> None:
 @requires(Role.VIEWER)
 @require_GET
 def service_logs(request: HttpRequest, name: str) -> HttpResponse:
+    """All of a service's lines, or with `?previous=<replica>` what that one said in its run before."""
     service = get_service(name)
-    context = page(service, "logs", source=f"service:{service.name}")
+    runs = previous_runs.offered(service)
+    replica = request.GET.get("previous", "")[:_LONGEST_NAME]
+    chosen = next((item for item in runs if item.replica == replica), Offered(replica))
+    source = (
+        f"{previous_runs.KIND}:{service.name}:{replica}" if replica else f"service:{service.name}"
+    )
+    context = page(service, "logs", source=source, runs=runs, previous=chosen if replica else None)
     return render(request, "logs/service.html", context)
 
 
 @requires(Role.VIEWER)
 @require_GET
+def service_runs(request: HttpRequest, name: str) -> HttpResponse:
+    """The replicas whose run before can be read."""
+    service = get_service(name)
+    replica = request.GET.get("previous", "")[:_LONGEST_NAME]
+    context = {
+        "service": service,
+        "runs": previous_runs.offered(service),
+        "previous": Offered(replica) if replica else None,
+    }
+    return render(request, "logs/_runs.html", context)
+
+
+@requires(Role.VIEWER)
+@require_GET
 def data(request: HttpRequest, source: str) -> HttpResponse:
-    """The next page as JSON: {lines: [[at, source, stream, text]], cursor, at_end}, or {reason}."""
+    """The next page as JSON: {lines: [[at, source, stream, text]], cursor, at_end, ended}, or {reason}."""
     _refuse_unless_allowed(request, source)
     query = LogQuery(request.GET)
     if not query.is_valid():
@@ -54,6 +78,7 @@ def data(request: HttpRequest, source: str) -> HttpResponse:
             "lines": [astuple(line) for line in found.lines],
             "cursor": found.cursor,
             "at_end": found.at_end,
+            "ended": found.ended,
         }
     )
 

@@ -133,6 +133,7 @@
       this.paused = false;
       this.held = []; // pages of the present socket that wait for the end of a pause
       this.closed = false;
+      this.ended = false; // all of it is here, and no more can come
       this.failures = 0;
     }
 
@@ -144,6 +145,7 @@
         const wait = BACK_OFF[Math.min(this.failures, BACK_OFF.length - 1)];
         this.failures += 1;
         await this.pollFor(wait);
+        if (this.ended) return;
       }
     }
 
@@ -169,15 +171,18 @@
             this.tell("trouble", message.reason);
           } else if (message.type === "gone") {
             gone = message.reason;
+          } else if (message.type === "ended") {
+            this.ended = true;
           }
         };
         socket.onclose = (event) => {
-          this.held = []; // the cursor stands before them: they come again
+          if (!this.ended) this.held = []; // the cursor stands before them: they come again
           this.socket = null;
-          if (event.code === 4401) this.tell("gone", "You are signed out. Sign in to read on.");
+          if (this.ended) this.tell("ended");
+          else if (event.code === 4401) this.tell("gone", "You are signed out. Sign in to read on.");
           else if (gone) this.tell("gone", gone);
           else if (!this.closed) this.tell("reconnecting");
-          resolve(this.closed || Boolean(gone) || event.code === 4401);
+          resolve(this.closed || this.ended || Boolean(gone) || event.code === 4401);
         };
       });
     }
@@ -195,7 +200,7 @@
 
     async pollFor(time) {
       const until = Date.now() + time;
-      while (!this.closed && Date.now() < until) {
+      while (!this.closed && !this.ended && Date.now() < until) {
         let more = false;
         if (!this.paused) {
           try {
@@ -206,7 +211,8 @@
               this.cursor = page.cursor;
               if (page.lines.length) this.take(page.lines);
               more = !page.at_end;
-              this.tell("polling");
+              this.ended = page.ended;
+              this.tell(page.ended ? "ended" : "polling");
             } else {
               this.tell(answer.status === 503 ? "trouble" : "reconnecting", page.reason);
             }
@@ -214,7 +220,7 @@
             this.tell("reconnecting");
           }
         }
-        if (!more) await new Promise((resolve) => setTimeout(resolve, Math.min(POLL, time)));
+        if (!more && !this.ended) await new Promise((resolve) => setTimeout(resolve, Math.min(POLL, time)));
       }
     }
 
@@ -232,6 +238,7 @@
     reconnecting: "Reconnecting",
     trouble: "Waiting for the cluster",
     gone: "Ended",
+    ended: "All of it is here",
     paused: "Paused",
   };
 
@@ -298,7 +305,7 @@
 
     tell(state, reason = "") {
       this.connection = [state, reason];
-      const shown = this.feed && this.feed.paused && state !== "gone" ? "paused" : state;
+      const shown = this.feed && this.feed.paused && state !== "gone" && state !== "ended" ? "paused" : state;
       const place = this.piece("connection");
       if (place.dataset.state !== shown || place.title !== reason) {
         place.dataset.state = shown;
@@ -579,6 +586,7 @@
         p: () => this.setPause(!this.feed.paused),
         w: () => this.setWrap(!this.wrap),
         c: () => this.copy(this.current),
+        r: () => document.querySelector("[data-runs] a")?.focus(),
         n: () => this.step(1),
         N: () => this.step(-1),
         ArrowDown: () => this.select(this.current < 0 ? start : start + 1),

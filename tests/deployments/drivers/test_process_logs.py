@@ -1,5 +1,6 @@
 """A cursor repeats nothing and counts what rotated away; the writer is the shim's own."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from deployments.errors import InvalidInput, NotFound
 
 def read(folder: Path, cursor: str = "", limit: int = 1000, *, previous: bool = False):
     return process_logs.read(folder, "r", cursor=cursor, limit=limit, previous=previous)
+
+
+def before(folder: Path, ended: float):
+    return process_logs.read(folder, "r", previous=True, ended=ended)
 
 
 def texts(page) -> list[str]:
@@ -84,6 +89,15 @@ def test_a_new_run_goes_on_counting_and_the_previous_one_can_be_read_alone(tmp_p
     assert texts(read(tmp_path, cursor)) == ["second run", "tenth run"]
     assert texts(read(tmp_path, previous=True)) == ["second run"]
     assert process_logs.tail(tmp_path, run=10) == "tenth run"
+
+
+def test_the_run_before_is_the_one_that_ended_also_while_its_successor_is_silent(tmp_path):
+    write(Log(tmp_path, 1, 1000, 3), "older")
+    write(Log(tmp_path, 2, 1000, 3), "crashed")
+    now = time.time()
+    assert texts(before(tmp_path, now + 5)) == ["crashed"]
+    assert texts(before(tmp_path, 1.5)) == []
+    assert texts(before(tmp_path, float(int(now) + 1))) == ["crashed"]
 
 
 def test_a_first_run_has_no_previous_one(tmp_path):

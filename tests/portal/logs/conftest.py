@@ -11,7 +11,7 @@ from deployments.drivers.base import LogLine, LogPage
 from deployments.environments.changes import create_environment
 from deployments.errors import NotFound, Unavailable
 from deployments.services.models import Deployment, DeploymentState, Revision, Service
-from portal import log_sources
+from portal import log_sources, previous_runs
 
 
 @dataclass
@@ -19,6 +19,8 @@ class FakeDriver:
     """Keeps lines in lists; the cursor is how many were read."""
 
     lines: dict[str, list[LogLine]] = field(default_factory=dict)
+    before: dict[str, list[LogLine]] = field(default_factory=dict)  # of the run before
+    asked: int = 0
     down: bool = False
 
     def say(self, replica: str, at: float, text: str, stream: str = "stdout") -> None:
@@ -29,11 +31,15 @@ class FakeDriver:
             raise Unavailable("The cluster local does not answer. Check that it runs.")
         return list(self.lines)
 
-    def logs(self, replica: str, *, cursor: str = "", limit: int = 1000) -> LogPage:
-        if replica not in self.lines:
+    def logs(
+        self, replica: str, *, cursor: str = "", limit: int = 1000, previous: bool = False
+    ) -> LogPage:
+        self.asked += 1
+        said = self.before if previous else self.lines
+        if replica not in said:
             raise NotFound(replica)
         start = int(cursor or 0)
-        found = tuple(self.lines[replica][start : start + limit])
+        found = tuple(said[replica][start : start + limit])
         return LogPage(found, str(start + len(found)))
 
 
@@ -41,6 +47,7 @@ class FakeDriver:
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     fake = FakeDriver()
     monkeypatch.setattr(log_sources, "driver_for", lambda cluster: fake)
+    monkeypatch.setattr(previous_runs, "driver_for", lambda cluster: fake)
     return fake
 
 

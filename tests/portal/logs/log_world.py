@@ -1,8 +1,10 @@
-"""Tables, a viewer, and two services, `long` and `short` by their deployment's log; for the browser's test.
+"""Tables, a viewer, and two services, `long` and `short` by their deployment's log, the latter with a
+replica that was started again; for the browser's test.
 
 Prints the session cookie's name and value and the deployments' ids.
 """
 
+import json
 import sys
 from importlib import import_module
 from typing import Any
@@ -27,6 +29,7 @@ def prepare(lines: int) -> str:
     deployment, other = (
         deploy(Service.objects.create(name=name, cluster=cluster)) for name in ("long", "short")
     )
+    _crash(Service.objects.get(name="short"))
     logstore.append(settings.HOME.deployment_log(other.pk), [logstore.LogEntry(1.0, "build", "a")])
     logstore.append(
         settings.HOME.deployment_log(deployment.pk),
@@ -46,6 +49,27 @@ def prepare(lines: int) -> str:
     session[HASH_SESSION_KEY] = viewer.get_session_auth_hash()
     session.save()
     return f"{settings.SESSION_COOKIE_NAME} {session.session_key} {deployment.pk} {other.pk}"
+
+
+def _crash(service: Any) -> None:
+    """A replica of it that was started again, as its agent would have left it."""
+    from django.conf import settings
+
+    from deployments.codec import to_json
+    from deployments.types import Exit, Phase, Replica, Resources
+
+    replica = Replica(
+        "short-r1-x", "short", "default", 1, Phase.READY, restarts=1, last_exit=Exit(1, 0, 20.0)
+    )
+    folder = settings.HOME.cluster("local") / "replicas" / replica.id
+    (folder / "log").mkdir(parents=True)
+    stored = {"replica": to_json(replica), "resources": to_json(Resources())}
+    (folder / "replica.json").write_text(json.dumps(stored))
+    for run, at, text in ((1, 10.0, "why it died"), (2, 30.0, "alive again")):
+        line = json.dumps({"n": run, "at": at, "s": "e", "t": text})
+        (folder / "log" / f"{run}-{run}.jsonl").write_text(f"{line}\n")
+    service.replicas = [stored["replica"]]
+    service.save()
 
 
 if __name__ == "__main__":

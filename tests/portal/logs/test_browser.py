@@ -234,3 +234,20 @@ def test_scrolling_100000_lines_draws_each_frame_in_a_part_of_it(page: Page) -> 
         }"""
     )
     assert times[100] < 8  # ms, half of a frame at 60 Hz
+
+
+def test_the_run_before_of_a_replica_is_opened_by_keyboard_read_and_left(page: Page) -> None:
+    page.goto("/services/short/logs/")
+    is_live(page)
+    page.locator("[data-view]").focus()
+    page.keyboard.press("r")
+    expect(page.locator("#run-short-r1-x")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_selector('[data-connection][data-state="ended"]', timeout=60_000)
+    expect(page.locator(".logs-row:visible")).to_have_count(1)
+    expect(page.locator(".logs-row:visible .logs-text")).to_have_text("why it died")
+    expect(page.locator(".logs-which")).to_contain_text("exit code 1")
+    page.get_by_role("link", name="All lines, live").click()
+    expect(page.locator(".logs-row:visible").filter(has_text="alive again")).to_have_count(1)
+    page.goto("/services/short/logs/?previous=short-r1-never")
+    expect(page.locator("[data-empty]")).to_contain_text("Nothing is kept of an earlier run")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
+from deployments.drivers.base import LogLine
 from deployments.errors import NotFound
 from deployments.services.models import Service
 from deployments.signals import announce
@@ -211,3 +212,14 @@ def test_a_lost_replica_is_no_reason_to_stop(service: Service, driver: FakeDrive
     driver.logs = gone  # type: ignore[method-assign]
     driver.say("a", 1, "one")
     assert [line.text for line in log_sources.read_page("service:diabetes").lines] == ["one"]
+
+
+async def test_a_log_that_can_grow_no_more_is_sent_said_to_be_all_and_closed(
+    viewer: User, service: Service, driver: FakeDriver
+) -> None:
+    driver.before["a"] = [LogLine(1.0, "a", "stderr", "died")]
+    socket = await _open(viewer, "previous:diabetes:a")
+    lines = await socket.message()
+    assert [line[3] for line in lines["lines"]] == ["died"]
+    assert (await socket.message())["type"] == "ended"
+    assert await socket.closed_with() == 1000
