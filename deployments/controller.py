@@ -103,7 +103,8 @@ class Controller:
     def cycle(self) -> Outcome:
         """Look at everything once. An error of one service or cluster does not stop the others."""
         requeued = self._requeue()
-        clusters = list(Cluster.objects.select_related("sku"))
+        attached = Cluster.objects.exclude(state=Cluster.State.DETACHING)
+        clusters = list(attached.select_related("sku"))
         keep_only({cluster.name for cluster in clusters})
         self.pod_logs.forget(
             [cluster.name for cluster in clusters if cluster.kind == Cluster.Kind.KUBERNETES]

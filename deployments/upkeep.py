@@ -7,7 +7,7 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from deployments.claims import known_dead
-from deployments.clusters import signing
+from deployments.clusters import detaching, signing
 from deployments.errors import Unavailable
 from deployments.images import jobs as image_jobs
 from deployments.localruns import changes as local_runs
@@ -65,6 +65,7 @@ def prune(now: datetime) -> int:
     """
     image_jobs.enqueue_tidy()
     removed = _prune_logs(now) + tokens.prune(now) + signing.retire(now) + local_runs.settle(now)
+    removed += detaching.prune(now)
     return removed + remove_unreferenced(now)
 
 

@@ -101,7 +101,9 @@ def tally(cluster: Cluster) -> str:
 
 
 def cluster_state(cluster: Cluster, now: datetime) -> str:
-    """Whether the controller reads it: connected, stale or not seen yet."""
+    """Whether the controller reads it: connected, stale or not seen yet; detaching while it is given up."""
+    if cluster.state == Cluster.State.DETACHING:
+        return "detaching"
     if cluster.observed_at is None:
         return "not seen yet"
     return "stale" if is_stale(cluster.observed_at, now) else "connected"

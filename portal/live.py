@@ -29,6 +29,7 @@ COMPLAIN_EVERY = 60.0  # seconds
 TOPICS = frozenset(
     {
         "attachment",
+        "detachment",
         "service",
         "deployment",
         "environment",

@@ -10,10 +10,10 @@ at, and what it left is known by its mark: the next try, or the cleaning up here
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
@@ -34,6 +34,7 @@ from deployments.types import Check, CheckStatus, KubeSpec
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
+    from deployments.drivers.kubernetes_belongings import Belonging
     from deployments.drivers.kubernetes_looking import Looking
     from deployments.kube.api import Kube
 
@@ -317,11 +318,30 @@ def belongings(cluster: Cluster) -> tuple[Any, ...]:
         return ours.belongings(kube, cluster.kube_namespace, cluster.name)
 
 
-def remove(cluster: Cluster) -> None:
+class Watcher(Protocol):
+    """Who is told how far the removing is; see `kubernetes_belongings.remove`."""
+
+    def listed(self, items: "Sequence[Belonging]") -> None: ...
+
+    def asked(self, item: "Belonging") -> None: ...
+
+    def left(self, items: "Sequence[Belonging]") -> None: ...
+
+
+class _Nobody:
+    def listed(self, items: "Sequence[Belonging]") -> None: ...
+
+    def asked(self, item: "Belonging") -> None: ...
+
+    def left(self, items: "Sequence[Belonging]") -> None: ...
+
+
+def remove(cluster: Cluster, watcher: Watcher | None = None) -> None:
     """Take apart what is in the cluster, and wait for it. Idempotent. Raises Conflict, Unavailable."""
     from deployments.drivers import kubernetes_belongings as ours
     from deployments.kube.api import Kube
 
+    told = watcher or _Nobody()
     with closing(Kube(kubes.spec_of(cluster))) as kube:
         ours.remove(
             kube,
@@ -329,4 +349,7 @@ def remove(cluster: Cluster) -> None:
             cluster.name,
             cluster.kube_mark,
             seconds=_REMOVING_SECONDS,
+            listed=told.listed,
+            asked=told.asked,
+            left=told.left,
         )

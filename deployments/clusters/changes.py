@@ -1,8 +1,6 @@
 """Attach, refresh and detach clusters. Talks to the cluster through its driver only."""
 
-import contextlib
 import logging
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -11,9 +9,9 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from deployments.audit.record import record
-from deployments.clusters import attaching, engines, kubes, ports, rechecks
-from deployments.clusters.drivers import available_kinds, driver_for, forget
-from deployments.clusters.models import Attachment, Cluster, Sku
+from deployments.clusters import attaching, detaching, engines, kubes, ports, rechecks
+from deployments.clusters.drivers import available_kinds, driver_for
+from deployments.clusters.models import Attachment, Cluster, Detachment, Sku
 from deployments.clusters.router_settings import apply_router_on_commit
 from deployments.codec import from_json, to_json
 from deployments.drivers import engine_file
@@ -199,48 +197,31 @@ def _prepare_engine(cluster: Cluster, engine: EngineSpec | None, router_port: in
 
 def detach(
     actor: "AbstractBaseUser | None", cluster: Cluster, *, leave_objects: bool = False
-) -> None:
+) -> Detachment | None:
     """Give a cluster up. Raises Conflict while services run on it.
 
     What a Docker cluster has on its Engine is removed soon after by the portal, which ends its agent and
-    its router first. What a Kubernetes cluster has is removed before its row goes (Unavailable when it
-    cannot be), unless it is to be left there: a cluster that is gone for good answers nobody.
+    its router first. What a Kubernetes cluster has is removed by a job before its row goes: what is
+    returned tells how far that is. `leave_objects` leaves it there: a cluster that is gone for good
+    answers nobody.
     """
-    _refuse_with_services(cluster)
-    kubernetes = cluster.kind == Cluster.Kind.KUBERNETES.value
-    if kubernetes and not leave_objects:
-        attaching.remove(cluster)
+    if cluster.kind == Cluster.Kind.KUBERNETES.value:
+        return detaching.begin(actor, cluster, leave_objects=leave_objects)
     with transaction.atomic():
-        _refuse_with_services(cluster)
+        detaching.refuse_with_services(cluster)
         record(
             actor,
             "cluster.detach",
             "cluster",
             cluster.name,
             before={"kind": cluster.kind, "purpose": cluster.purpose, "sku": cluster.sku.name},
-            **({"after": {"left": "its objects"}} if leave_objects else {}),
         )
         Cluster.objects.filter(pk=cluster.pk).delete()
         if cluster.kind == Cluster.Kind.DOCKER.value:
             root = settings.HOME.cluster(cluster.name)
             transaction.on_commit(lambda: engine_file.mark_detached(root))
         announce("cluster", cluster.name)
-    if kubernetes:
-        if not leave_objects:
-            # what a controller put right between the removing and the row's going
-            with contextlib.suppress(SlipwayError):
-                attaching.remove(cluster)
-        shutil.rmtree(settings.HOME.cluster(cluster.name), ignore_errors=True)
-        forget(cluster.name)
-
-
-def _refuse_with_services(cluster: Cluster) -> None:
-    names = list(cluster.services.values_list("name", flat=True)[:6])
-    if names:
-        shown = ", ".join(names[:5]) + (" and more" if len(names) > 5 else "")
-        raise Conflict(
-            f"{cluster.name} still runs {shown}; delete the services before detaching it."
-        )
+    return None
 
 
 def refresh(cluster: Cluster) -> list[Check]:

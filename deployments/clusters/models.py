@@ -127,6 +127,10 @@ class Cluster(models.Model):
         FAST_PROD = "FastProd", "FastProd"
         DENSE_PROD = "DenseProd", "DenseProd"
 
+    class State(models.TextChoices):
+        ATTACHED = "Attached", "Attached"
+        DETACHING = "Detaching", "Detaching"  # taken apart by a job; nothing can be deployed to it
+
     name = models.CharField(
         max_length=24,
         unique=True,
@@ -141,6 +145,9 @@ class Cluster(models.Model):
     kind = models.CharField(max_length=12, choices=Kind.choices, default=Kind.PROCESS)
     purpose = models.CharField(max_length=10, choices=Purpose.choices, default=Purpose.DEV_TEST)
     sku = models.ForeignKey(Sku, on_delete=models.PROTECT, related_name="clusters")
+    state = models.CharField(
+        max_length=10, choices=State.choices, default=State.ATTACHED, editable=False
+    )
     description = models.TextField(blank=True)
     router_url = models.CharField(max_length=512, help_text="Where clients reach its router.")
     # Port its router listens on here, for clusters whose router this machine runs; None is the setting's.
@@ -260,6 +267,42 @@ class Attachment(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.state})"
+
+
+class Detachment(models.Model):
+    """One Kubernetes cluster being given up: what is removed, how far that is, and what came of it.
+
+    It outlives the cluster's row, which goes last.
+    """
+
+    class State(models.TextChoices):
+        RUNNING = "running", "Running"
+        DETACHED = "detached", "Detached"
+        FAILED = "failed", "Failed"
+
+    name = models.CharField(max_length=24)
+    server = models.CharField(max_length=300, blank=True)
+    namespace = models.CharField(max_length=63, blank=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
+    leave_objects = models.BooleanField(default=False)
+    # in the order it goes: [{"kind", "name", "path", "state": "waiting" | "removing" | "removed"}]
+    steps = models.JSONField(default=list)
+    doing = models.CharField(max_length=200, blank=True)  # what goes on now, in words
+    problem = models.TextField(blank=True)  # why it failed
+    attempts = models.PositiveIntegerField(default=0)
+    claimed_by = models.CharField(max_length=200, blank=True)
+    claimed_until = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["-created_at", "-pk"]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.state})"

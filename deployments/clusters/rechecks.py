@@ -26,10 +26,11 @@ _INSIDE = kubernetes_checks.NAMES[kubernetes_checks.NAMES.index(kubernetes_check
 
 def look_again(cluster: Cluster, *, only: tuple[str, ...] = ()) -> bool:
     """Start the checks of an attached cluster; each result is stored as it comes. `only` names those to
-    run (a registry's by `REGISTRY`). False when they run already."""
+    run (a registry's by `REGISTRY`). False when they run already, and while it is being detached."""
     now = timezone.now()
     free = Q(checking_at=None) | Q(checking_at__lt=now - attaching.LONGEST)
-    if not Cluster.objects.filter(free, pk=cluster.pk).update(checking_at=now):
+    attached = Cluster.objects.filter(free, pk=cluster.pk, state=Cluster.State.ATTACHED)
+    if not attached.update(checking_at=now):
         return False
     announce("cluster", cluster.name)
     transaction.on_commit(lambda: attaching.apart(f"look-{cluster.name}", look, cluster.pk, only))

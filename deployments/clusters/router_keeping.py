@@ -60,7 +60,9 @@ class RouterKeeper:
 
     def round(self) -> None:
         """Look at each cluster whose turn it is."""
-        clusters = list(Cluster.objects.filter(kind=Cluster.Kind.KUBERNETES))
+        clusters = list(
+            Cluster.objects.filter(kind=Cluster.Kind.KUBERNETES, state=Cluster.State.ATTACHED)
+        )
         self._kept = {row.pk: self._kept[row.pk] for row in clusters if row.pk in self._kept}
         for cluster in clusters:
             if cluster.checking_at is not None:
@@ -94,7 +96,12 @@ class RouterKeeper:
         drifted += _settings_drift(cluster, driver)
         verdict = decide(kept.state, drifted, now)
         mending = verdict.act is Act.MEND
-        if mending and Cluster.objects.filter(pk=cluster.pk, checking_at=None).exists():
+        if (
+            mending
+            and Cluster.objects.filter(
+                pk=cluster.pk, checking_at=None, state=Cluster.State.ATTACHED
+            ).exists()
+        ):
             log.warning("cluster %s: %s; it is put right", cluster.name, verdict.reason)
             # counted before it is tried: what fails each time is not tried for ever
             kept.state = verdict.state

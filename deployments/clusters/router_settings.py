@@ -79,14 +79,14 @@ def bump(cluster_id: int) -> None:
 
 
 def apply_router(cluster_id: int) -> bool:
-    """Write the rows' settings into the cluster. False when it is gone.
+    """Write the rows' settings into the cluster. False when it is gone, or on its way.
 
     Raises Unavailable when the cluster cannot be reached.
     """
     # The generation is read first: what changes while the rest is read is then written under a number
     # that is too low, and written again by whoever changed it.
     cluster = Cluster.objects.filter(pk=cluster_id).first()
-    if cluster is None:
+    if cluster is None or cluster.state == Cluster.State.DETACHING:
         return False
     driver_for(cluster).apply_router(router_spec(cluster))
     return True

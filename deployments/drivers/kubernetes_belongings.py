@@ -7,7 +7,7 @@ cluster that is half taken apart still says whose it is.
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ _GONE_SECONDS = 180.0
 _LOOK_EVERY = 0.5
 # group and version, resource, kind; what others are made by goes before these
 _KINDS = (
+    ("apps/v1", "daemonsets", "DaemonSet"),
     ("apps/v1", "deployments", "Deployment"),
     ("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget"),
     ("policy/v1beta1", "poddisruptionbudgets", "PodDisruptionBudget"),
@@ -140,7 +141,7 @@ def belongings(kube: Kube, namespace: str, cluster: str) -> tuple[Belonging, ...
         if not kube.has(version, resource):
             continue
         folder = f"{_base(version)}/namespaces/{namespace}/{resource}"
-        for item in kube.items(folder, labels=OURS).items:
+        for item in _listed(kube, folder, kind):
             name = item["metadata"]["name"]
             one = Belonging(kind, name, f"{folder}/{name}", namespace)
             if (kind, name) != ("ConfigMap", names.MARKER_NAME) and not _owned(item):
@@ -165,6 +166,12 @@ def belongings(kube: Kube, namespace: str, cluster: str) -> tuple[Belonging, ...
 NAMESPACE = names.PREFIX + "namespace"
 
 
+def _listed(kube: Kube, folder: str, kind: str) -> list[dict[str, Any]]:
+    if kind == "DaemonSet":  # older Roles do not have it
+        return _allowed(kube, folder, OURS)
+    return kube.items(folder, labels=OURS).items
+
+
 def _allowed(kube: Kube, folder: str, labels: str) -> list[dict[str, Any]]:
     """What is there; nothing where we may not look, for then we made nothing there either."""
     try:
@@ -180,9 +187,14 @@ def remove(
     mark: str,
     *,
     seconds: float = _GONE_SECONDS,
-    say: Callable[[str], None] = lambda words: None,
+    listed: Callable[[Sequence[Belonging]], None] = lambda all_of_it: None,
+    asked: Callable[[Belonging], None] = lambda item: None,
+    left: Callable[[Sequence[Belonging]], None] = lambda still_there: None,
 ) -> tuple[Belonging, ...]:
     """Take it all apart and wait until it is gone; what was removed. Idempotent; may be killed.
+
+    Who watches is told all that will go (`listed`), each of it as it is to go (`asked`), and, while that is
+    waited for, what of it is still there (`left`).
 
     Raises Conflict where the marker is another's (nothing is removed then), Unavailable when the cluster does
     not answer or something does not go in time.
@@ -195,18 +207,20 @@ def remove(
     if found is None and not exists(kube, namespace):
         return ()
     removed = belongings(kube, namespace, cluster)
+    listed(removed)
     until = time.monotonic() + seconds
     last = [item for item in removed if _is_last(item)]
     for item in (item for item in removed if not _is_last(item)):
-        say(f"removing {item.kind} {item.name}")
+        asked(item)
         kube.delete(item.path)
     _end_pods(kube, namespace)
-    _wait(kube, namespace, cluster, until)
+    _wait(kube, namespace, cluster, until, lambda there: left([*there, *last]))
     for item in last:
-        say(f"removing {item.kind} {item.name}")
+        asked(item)
         kube.delete(item.path)
-    for item in last:
-        _wait_for(kube, item, until)
+    while last:
+        _wait_for(kube, last.pop(0), until)
+        left(tuple(last))
     return removed
 
 
@@ -232,10 +246,17 @@ def _end_pods(kube: Kube, namespace: str) -> None:
         kube.delete(f"{folder}/{pod['metadata']['name']}", grace=1)
 
 
-def _wait(kube: Kube, namespace: str, cluster: str, until: float) -> None:
+def _wait(
+    kube: Kube,
+    namespace: str,
+    cluster: str,
+    until: float,
+    told: Callable[[Sequence[Belonging]], None],
+) -> None:
     """Until nothing of ours is left but the marker; pods that others' going ends included."""
     while True:
         left = [item for item in belongings(kube, namespace, cluster) if not _is_last(item)]
+        told(left)
         pods = kube.items(f"/api/v1/namespaces/{namespace}/pods", labels=OURS).items
         if not left and not pods:
             return
@@ -244,7 +265,9 @@ def _wait(kube: Kube, namespace: str, cluster: str, until: float) -> None:
                 [f"{item.kind} {item.name}" for item in left]
                 + [f"Pod {pod['metadata']['name']}" for pod in pods]
             )
-            raise Unavailable(f"The cluster has not removed these yet: {words}. Detach again.")
+            raise Unavailable(
+                f"The cluster has not removed these yet: {words}. Detach again.", code="NotGone"
+            )
         time.sleep(_LOOK_EVERY)
 
 
@@ -257,7 +280,9 @@ def _wait_for(kube: Kube, item: Belonging, until: float) -> None:
         except PermanentError:
             return  # with a namespace the right to look into it may go
         if time.monotonic() > until:
-            raise Unavailable(f"{item.kind} {item.name} has not gone yet. Detach again.")
+            raise Unavailable(
+                f"{item.kind} {item.name} has not gone yet. Detach again.", code="NotGone"
+            )
         time.sleep(_LOOK_EVERY)
 
 

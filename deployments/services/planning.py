@@ -91,6 +91,9 @@ def check(request: DeployRequest) -> list[InvalidInput]:
             service = None
         if request.cluster is None:
             found.append(InvalidInput("Choose a cluster.", field="cluster"))
+        elif request.cluster.state == Cluster.State.DETACHING:
+            words = f"{request.cluster.name} is being detached; choose another cluster."
+            found.append(InvalidInput(words, field="cluster"))
     elif service is not None and request.cluster not in (None, service.cluster):
         found.append(
             InvalidInput(

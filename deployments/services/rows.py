@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import F
 
+from deployments.clusters.models import Cluster
 from deployments.environments.models import Environment
 from deployments.errors import InvalidInput
 from deployments.services import containers, cors, keys
@@ -30,6 +31,12 @@ def create_service(
     primary, secondary = request.keys or (keys.generate(), keys.generate())
     if request.cluster is None:
         raise InvalidInput("Choose a cluster.", field="cluster")
+    # locked: a cluster that a service is being made on is not detached meanwhile
+    cluster = Cluster.objects.select_for_update().filter(pk=request.cluster.pk).first()
+    if cluster is None or cluster.state == Cluster.State.DETACHING:
+        raise InvalidInput(
+            f"{request.cluster.name} is being detached; choose another cluster.", field="cluster"
+        )
     return Service.objects.create(
         name=request.name,
         cluster=request.cluster,

@@ -51,7 +51,7 @@ _STATES: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
         ("transitioning", "running", "rolling", "rolling out", "building", "starting", "loading",
          "pulling", "deploying", "deleting", "applying", "zipping", "hashing", "image", "pushing",
-         "preparing"),
+         "preparing", "detaching", "removing"),
         _MOVE,
     ),
     **dict.fromkeys(("queued", "scheduling", "waiting", "pending", "draining"), _WAIT),

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from deployments.clusters import attaching, changes, drivers, engines, kubes, ports, rechecks
 from deployments.clusters.models import Cluster
-from deployments.errors import InvalidInput, SlipwayError, Unavailable
+from deployments.errors import InvalidInput, SlipwayError
 from portal import cluster_programs
 from portal.access import person, requires
 from portal.cluster_view import checks_of, cluster_state, health, nodes_of, tally, totals
@@ -23,6 +23,7 @@ from portal.forms.kubernetes import without_kubeconfig
 from portal.models import Role
 from portal.router_view import tls_view
 from portal.views.clusters_attaching import form_again
+from portal.views.clusters_detaching import detachment_of
 from portal.views.clusters_kubernetes import kubernetes_context
 from portal.views.clusters_router import router_context
 from portal.views.clusters_signing import signing_context
@@ -137,6 +138,7 @@ def _detail(cluster: Cluster) -> dict[str, Any]:
         "totals": totals(cluster),
         "checks": checks_of(cluster),
         "state": cluster_state(cluster, timezone.now()),
+        "detachment": detachment_of(cluster),
         "tally": tally(cluster),
         "router": _router_state(cluster),
         "services": services,
@@ -183,18 +185,19 @@ def detach(request: HttpRequest, name: str) -> HttpResponse:
     """What a cluster has on its Engine, or in its namespace, is listed before it is given up."""
     cluster = _get(name)
     if request.method == "GET":
+        if running := detachment_of(cluster, running=True):
+            return redirect("cluster-detaching", running.pk)
         return render(request, "clusters/detach.html", {"cluster": cluster, **_belongings(cluster)})
     try:
-        changes.detach(
+        begun = changes.detach(
             person(request), cluster, leave_objects=request.POST.get("leave_objects") == "on"
         )
-        cluster_programs.follow_now()
-    except Unavailable as error:
-        messages.error(request, f"{error.message} {name} is still attached.")
-        return redirect("cluster-detach", name)
     except SlipwayError as error:
         messages.error(request, error.message)
         return redirect("cluster-detail", name)
+    if begun is not None:
+        return redirect("cluster-detaching", begun.pk)
+    cluster_programs.follow_now()
     messages.success(request, f"{name} is detached.")
     return redirect("cluster-list")
 

@@ -5,6 +5,7 @@ from django.urls import path
 from portal.views import (
     clusters,
     clusters_attaching,
+    clusters_detaching,
     clusters_kubernetes,
     clusters_router,
     clusters_signing,
@@ -18,6 +19,8 @@ urlpatterns = [
     path("_role/", clusters_attaching.role, name="cluster-role"),
     path("_attaching/<int:pk>/", clusters_attaching.page, name="cluster-attaching"),
     path("_attaching/<int:pk>/live/", clusters_attaching.live, name="cluster-attaching-live"),
+    path("_detaching/<int:pk>/", clusters_detaching.page, name="cluster-detaching"),
+    path("_detaching/<int:pk>/live/", clusters_detaching.live, name="cluster-detaching-live"),
     path("<slug:name>/", clusters.detail, name="cluster-detail"),
     path("<slug:name>/live/", clusters.live, name="cluster-live"),
     path("<slug:name>/check/", clusters.check, name="cluster-check"),

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
-from deployments.clusters import attaching, changes, kubes
-from deployments.clusters.models import Attachment, Cluster, Sku
+from deployments.clusters import attaching, changes, detaching, kubes
+from deployments.clusters.models import Attachment, Cluster, Detachment, Sku
 from deployments.kube.api import Kube
 from deployments.types import KubeSpec
 
@@ -114,6 +115,16 @@ def attach(
         assert time.monotonic() < until, row.doing
         time.sleep(0.2)
         row.refresh_from_db()
+    return row
+
+
+def detach(cluster: Cluster) -> Detachment:
+    """Through the product's own functions, by a worker that is this process."""
+    with mock.patch.object(detaching, "enqueue_detachment"):
+        row = changes.detach(None, cluster)
+    assert row is not None
+    detaching.run(row.pk)
+    row.refresh_from_db()
     return row
 
 

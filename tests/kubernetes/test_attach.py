@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployments.clusters import attaching, changes, rechecks
+from deployments.clusters import attaching, rechecks
 from deployments.clusters.catalogue import ensure_skus
-from deployments.clusters.models import Attachment, Cluster, Sku
+from deployments.clusters.models import Attachment, Cluster, Detachment, Sku
 from deployments.drivers import kubernetes_checks as checks
 from deployments.drivers import kubernetes_names as names
 from deployments.errors import NotFound
@@ -19,6 +19,7 @@ from deployments.types import KubeSpec
 from tests.kubernetes import cluster, reach, routers
 from tests.kubernetes.attached import (
     attach,
+    detach,
     everything,
     naming,
     node_address,
@@ -109,7 +110,12 @@ def test_a_cluster_is_attached_looked_at_again_and_given_up_without_a_trace(
         "Deployment", "Service", "ServiceAccount", "Secret", "Role", "RoleBinding", "ConfigMap", "Lease",
         "NetworkPolicy", "ClusterRole", "ClusterRoleBinding", "Namespace",
     }  # fmt: skip
-    changes.detach(None, stands)
+    given_up = detach(stands)
+    assert given_up.state == Detachment.State.DETACHED, given_up.problem
+    assert {step["state"] for step in given_up.steps} == {"removed"}
+    assert [(step["kind"], step["name"]) for step in given_up.steps] == [
+        (item.kind, item.name) for item in listed
+    ]
     assert not Cluster.objects.exists()
     with pytest.raises(NotFound):
         kube.get(f"/api/v1/namespaces/{space}")
@@ -128,7 +134,7 @@ def test_a_namespace_of_somebody_keeps_all_that_is_theirs(
         tried = attach(cluster.spec(), theirs, image=image, portal=door)
         assert tried.state == Attachment.State.ATTACHED, tried.problem
         assert len(of_namespace(kube, theirs)) > len(before)
-        changes.detach(None, row())
+        detach(row())
         assert of_namespace(kube, theirs) == before
 
 
@@ -201,7 +207,7 @@ def test_the_role_to_copy_is_enough(kube: Kube, image: str, door: str) -> None:
         try:
             tried = attach(spec, theirs, image=image, portal=door)
             assert tried.state == Attachment.State.ATTACHED, (tried.problem, found(tried))
-            changes.detach(None, row())
+            detach(row())
             left = kube.items(f"/api/v1/namespaces/{theirs}/configmaps").items
             assert names.MARKER_NAME not in {item["metadata"]["name"] for item in left}
         finally:
@@ -233,7 +239,7 @@ def test_a_size_with_gpus_needs_a_node_that_offers_them(
         assert "2 × slipway.test/k2-gpu" in found(tried)[checks.DEVICES][1]
         stands = row()
         assert max(item["gpu_total"] for item in stands.capacity["nodes"]) == 2
-        changes.detach(None, stands)
+        detach(stands)
     finally:
         for kind in ("capacity", "allocatable"):
             one = f"/status/{kind}/slipway.test~1k2-gpu"

@@ -4,6 +4,7 @@ One at a time in a SLIPWAY_HOME (a lock that the kernel frees when its holder di
 at its deadline; one that is late is said. Nothing but a signal ends the loop.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -17,11 +18,13 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections, connection
+from django.utils import timezone
 
+from deployments.clusters import detaching
 from deployments.clusters.models import Cluster
 from deployments.clusters.router_keeping import RouterKeeper
 from deployments.controller import Controller
-from deployments.errors import SlipwayError
+from deployments.errors import SlipwayError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -94,13 +97,19 @@ def _keep_clusters(stop: threading.Event) -> None:
 
     programs, routers = ClusterPrograms(), RouterKeeper()
     while not stop.wait(_CLUSTERS_EVERY):
-        for what in (programs.follow, routers.round):
+        for what in (programs.follow, routers.round, _requeue_detachments):
             try:
                 close_old_connections()
                 what()
             except Exception:
                 log.exception("keeping clusters: this round failed")
     close_old_connections()
+
+
+def _requeue_detachments() -> None:
+    """Of clusters whose worker died over them."""
+    with contextlib.suppress(Unavailable):  # without a queue deployments wait too: that is said
+        detaching.requeue_lost(timezone.now())
 
 
 def _collect_until(stop: threading.Event) -> None:
@@ -116,7 +125,7 @@ def _collect_until(stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             close_old_connections()
-            for cluster in Cluster.objects.all():
+            for cluster in Cluster.objects.exclude(state=Cluster.State.DETACHING):
                 if cluster.kind != Cluster.Kind.KUBERNETES:
                     _collect_of(cluster, away)
                 elif (last := asked.get(cluster.name)) is None or last.done():

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from deployments import sealed
 from deployments.audit.models import AuditEntry
-from deployments.clusters import attaching, changes, drivers, kubes, rechecks
+from deployments.clusters import attaching, changes, detaching, drivers, kubes, rechecks
 from deployments.clusters.catalogue import ensure_skus
 from deployments.clusters.models import Attachment, Cluster, Sku
 from deployments.codec import to_json
@@ -268,42 +268,86 @@ def test_what_was_found_takes_the_place_of_what_was_known() -> None:
     assert [check.evidence for check in rechecks.merged(known, fresh)] == ["d", "c", "b"]
 
 
-def test_detaching_lists_what_goes_and_removes_it_before_the_row(
-    cluster: Cluster, page: Client, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def queued(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Jobs of detaching that a worker would do."""
+    found: list[int] = []
+    monkeypatch.setattr(detaching, "enqueue_detachment", found.append)
+    return found
+
+
+def test_detaching_lists_what_goes_and_is_watched_until_it_is_gone(
+    cluster: Cluster,
+    page: Client,
+    queued: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: Any,
 ) -> None:
     objects = (
         Belonging("Deployment", "slipway-router", "/x", "models"),
         Belonging("Namespace", "models", "/y"),
     )
-    removed: list[bool] = []
+    seen: list[str] = []
+
+    def remove(row: Cluster, watcher: Any = None) -> None:
+        if watcher is not None:
+            watcher.listed(objects)
+            watcher.asked(objects[0])
+            seen.append(page.get(address).content.decode())
+
     monkeypatch.setattr(attaching, "belongings", lambda row: objects)
-    monkeypatch.setattr(
-        attaching, "remove", lambda row: removed.append(Cluster.objects.filter(pk=row.pk).exists())
-    )
+    monkeypatch.setattr(attaching, "remove", remove)
     url = reverse("cluster-detach", args=["prod"])
     text = page.get(url).content.decode()
     assert "slipway-router" in text
     assert "Namespace" in text
-    page.post(url)
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = page.post(url)
+    (pk,) = queued
+    assert answer.url == reverse("cluster-detaching", args=[pk])
+    address = reverse("cluster-detaching-live", args=[pk])
+    assert page.get(url).url == answer.url  # who comes back watches it too
+    assert "being detached" in page.get(answer.url).content.decode()
+    about = page.get(reverse("cluster-detail", args=["prod"])).content.decode()
+    assert "Nothing can be deployed to it." in about
+    assert reverse("cluster-check", args=["prod"]) not in about
+    assert "Detaching" in page.get(reverse("cluster-list")).content.decode()
+    detaching.run(pk)
+    assert "Removing Deployment slipway-router" in seen[0]
+    assert "every 2s" in seen[0]
     assert not Cluster.objects.exists()
-    assert removed == [True, False]
+    text = page.get(address).content.decode()
+    assert "prod is detached." in text
+    assert "every 2s" not in text
 
 
 def test_a_cluster_that_does_not_answer_stays_unless_it_is_gone_for_good(
-    cluster: Cluster, page: Client, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster,
+    page: Client,
+    queued: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    django_capture_on_commit_callbacks: Any,
 ) -> None:
-    def away(row: Cluster) -> Any:
+    def away(row: Cluster, watcher: Any = None) -> Any:
         raise Unavailable("The API server cannot be reached.")
 
     monkeypatch.setattr(attaching, "belongings", away)
     monkeypatch.setattr(attaching, "remove", away)
+    monkeypatch.setattr(detaching, "_TRY_FOR", -1.0)
     url = reverse("cluster-detach", args=["prod"])
-    page.post(url)
-    assert Cluster.objects.exists()
+    with django_capture_on_commit_callbacks(execute=True):
+        watched = page.post(url).url
+    detaching.run(queued.pop())
+    text = page.get(watched).content.decode()
+    assert "The API server cannot be reached. Nothing was removed; prod is still attached." in text
+    assert Cluster.objects.get().state == Cluster.State.ATTACHED
     assert "gone for good" in page.get(url).content.decode()
-    page.post(url, {"leave_objects": "on"})
+    with django_capture_on_commit_callbacks(execute=True):
+        page.post(url, {"leave_objects": "on"})
+    detaching.run(queued.pop())
     assert not Cluster.objects.exists()
     assert AuditEntry.objects.get(action="cluster.detach").after == {"left": "its objects"}
+    assert page.get(reverse("cluster-detaching", args=[10**6])).status_code == 404
 
 
 @pytest.mark.parametrize(
