@@ -55,7 +55,7 @@ class Versions:
         self.wanted: dict[Key, tuple[Wanted, ...]] = {}
         self._start_seconds = dict(start_seconds)
         self._concurrency = dict(concurrency)
-        self._seen: dict[str, ObservedService] = {}
+        self._seen: dict[str, ObservedService | None] = {}  # None: to be looked at anew
 
     def take_in(self, observation: Observation) -> tuple[Version, ...]:
         """What the cluster shows now. Returns the versions that are gone."""
@@ -79,7 +79,8 @@ class Versions:
 
     def look_again(self, service: str) -> None:
         """The service was changed: what the cluster made of it is taken in anew, the same or not."""
-        self._seen.pop(service, None)
+        if service in self._seen:  # by name it stays known: that it is gone must be seen as well
+            self._seen[service] = None
 
     def learnt(self) -> dict[str, float]:
         """How long a start of each version takes, as far as that is known."""
