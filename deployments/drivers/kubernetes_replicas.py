@@ -3,6 +3,7 @@
 PURE. Plain objects go in. What is looked at is in `slim`; nothing else of a pod need be kept.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,19 +30,42 @@ Object = dict[str, Any]
 _SCALED_UP, _NOT_SCALED_UP = "TriggeredScaleUp", "NotTriggerScaleUp"
 _OOM = "slipway: out of memory"
 _NOTHING: Mapping[Any, Any] = {}
-_KEPT_OF_STATUS = (
-    "phase", "reason", "message", "podIP", "conditions", "initContainerStatuses", "containerStatuses",
-)  # fmt: skip
+_KEPT_OF_META = ("name", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
+_KEPT_LABELS = (names.PART, names.SERVICE, names.VERSION, names.REVISION)
+_KEPT_OF_STATUS = ("phase", "reason", "message", "podIP")
+_KEPT_CONDITIONS = ("Ready", "PodScheduled")
+_KEPT_OF_CONDITION = ("type", "status", "message", "lastTransitionTime")
+_KEPT_OF_CONTAINER = ("name", "state", "lastState", "restartCount", "started", "image")
 
 
 def slim(pod: Object) -> Object:
-    """What is kept of a pod of ours: there may be ten thousand."""
-    status = pod.get("status", {})
+    """What is kept of a pod of ours: there may be ten thousand, of 13 KB each."""
+    meta, spec, status = pod["metadata"], pod.get("spec", {}), pod.get("status", {})
+    kept = _some(meta, _KEPT_OF_META)
+    kept["labels"] = _some(meta.get("labels") or {}, _KEPT_LABELS)
+    kept["annotations"] = _some(meta.get("annotations") or {}, (names.PORT,))
+    standing = _some(status, _KEPT_OF_STATUS)
+    standing["conditions"] = [
+        _some(item, _KEPT_OF_CONDITION)
+        for item in status.get("conditions") or ()
+        if item.get("type") in _KEPT_CONDITIONS
+    ]
+    for listed in ("initContainerStatuses", "containerStatuses"):
+        standing[listed] = [_some(item, _KEPT_OF_CONTAINER) for item in status.get(listed) or ()]
     return {
-        "metadata": {**pod["metadata"], "managedFields": None},
-        "spec": {"nodeName": pod.get("spec", {}).get("nodeName", ""), "startTries": _tries(pod)},
-        "status": {name: status[name] for name in _KEPT_OF_STATUS if name in status},
+        "metadata": kept,
+        "spec": {"nodeName": _one(spec.get("nodeName", "")), "startTries": _tries(pod)},
+        "status": standing,
     }
+
+
+def _some(found: Object, wanted: Sequence[str]) -> Object:
+    return {name: _one(found[name]) for name in wanted if name in found}
+
+
+def _one(value: Any) -> Any:
+    """Most texts are those of all other pods too: each is held once."""
+    return sys.intern(value) if type(value) is str else value
 
 
 def _tries(pod: Object) -> int:

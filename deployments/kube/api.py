@@ -24,6 +24,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError, Pro
 from urllib3.response import BaseHTTPResponse
 
 from deployments.errors import Conflict, NotFound, PermanentError, TemporaryError, Unavailable
+from deployments.kube.parsing import parsed
 from deployments.types import KubeSpec
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Expired(TemporaryError):
 class Listing:
     """`version` is what a watch goes on from."""
 
-    items: list[Object]
+    items: list[Any]
     version: str
 
 
@@ -85,23 +86,27 @@ class Kube:
         return self._json("GET", path, query=query)
 
     def items(
-        self, path: str, *, labels: str = "", fields: str = "", newest: bool = True
+        self,
+        path: str,
+        *,
+        labels: str = "",
+        fields: str = "",
+        newest: bool = True,
+        keep: Callable[[Object], Any] | None = None,
     ) -> Listing:
-        """All of a collection, a page at a time. `newest=False`: as the server's cache has it, in one."""
+        """All of a collection, a page at a time. `newest=False`: as the server's cache has it, in one.
+        `keep` makes of each what is kept of it, None for nothing: no more than a page is there whole."""
         query = {"labelSelector": labels, "fieldSelector": fields}
         if not newest:
-            return _listing(self._json("GET", path, query={**query, "resourceVersion": "0"}))
-        found: list[Object] = []
-        following = ""
+            return _listing(self._json("GET", path, query={**query, "resourceVersion": "0"}), keep)
+        found, following = list[Any](), ""
         while True:
+            turned = {**query, "limit": str(_PAGE), "continue": following}
             try:
-                page = self._json(
-                    "GET", path, query={**query, "limit": str(_PAGE), "continue": following}
-                )
-            except Expired:
-                # it took too long to turn the pages: all at once
-                return _listing(self._json("GET", path, query=query))
-            listing = _listing(page)
+                page = self._json("GET", path, query=turned)
+            except Expired:  # it took too long to turn the pages: all at once
+                return _listing(self._json("GET", path, query=query), keep)
+            listing = _listing(page, keep)
             found += listing.items
             following = page.get("metadata", {}).get("continue", "")
             if not following:
@@ -300,7 +305,7 @@ class Kube:
         raw = None if body is None else json.dumps(body).encode()
         answer = self._ask(method, path, query=query, raw=raw, kind=kind)
         try:
-            found = json.loads(answer.data)
+            found = parsed(answer.data)
         except ValueError as error:
             raise Unavailable(f"{self.spec.server}{path} answered what is no JSON.") from error
         if not isinstance(found, dict):
@@ -454,8 +459,10 @@ def _lines(answer: BaseHTTPResponse, path: str) -> Iterator[bytes]:
         yield rest
 
 
-def _listing(page: Object) -> Listing:
+def _listing(page: Object, keep: Callable[[Object], Any] | None = None) -> Listing:
     items = page.get("items") or []
+    if keep is not None:
+        items = [kept for item in items if (kept := keep(item)) is not None]
     # a list's items come without what each alone would say of itself; the list says it for them
     return Listing(items, page.get("metadata", {}).get("resourceVersion", ""))
 

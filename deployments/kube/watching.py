@@ -103,12 +103,10 @@ class Watched:
                 failed += 1
 
     def _list(self) -> str:
-        listing = self._kube.items(self._path, labels=self._labels, fields=self._fields)
-        found = {}
-        for item in listing.items:
-            kept = self._keep(item)
-            if kept is not None:
-                found[item["metadata"]["uid"]] = kept
+        listing = self._kube.items(
+            self._path, labels=self._labels, fields=self._fields, keep=self._taken
+        )
+        found: dict[str, Object] = dict(listing.items)
         with self._lock:
             different = found != self._objects
             self._objects = found
@@ -119,6 +117,10 @@ class Watched:
         if different:
             self._on_change()
         return listing.version
+
+    def _taken(self, item: Object) -> tuple[str, Object] | None:
+        kept = self._keep(item)
+        return None if kept is None else (item["metadata"]["uid"], kept)
 
     def _watch(self) -> None:
         """Until the server ends it."""

@@ -21,13 +21,13 @@ class Server:
         self.turns = list(turns)
         self.asked: list[str] = []
 
-    def items(self, path: str, **_: str) -> Listing:
+    def items(self, path: str, *, keep, **_: str) -> Listing:
         self.asked.append("list")
         turn = self.turns.pop(0)
         if isinstance(turn, Exception):
             raise turn
         assert isinstance(turn, Listing)
-        return turn
+        return Listing([kept for item in turn.items if (kept := keep(item))], turn.version)
 
     def watch(self, path: str, version: str, seconds: float, **_: object) -> Iterator[Event]:
         self.asked.append(f"watch {version}")
