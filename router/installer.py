@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _CHECKS_A_SECOND = 4_000  # of all slots; beyond that each is checked less often than twice a second
 _RELOAD_AGAIN = 30.0  # seconds until a refused configuration is tried again
+_REASONS = 5  # of a reload that are told
+_PAUSE_TIMES = 3.0  # a reload to grow is not done again before so many times what the last one took
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,8 @@ class Installer:
             return
         try:
             await self._reload(asked, self.following.spec, asked.why)
+            ended = self._monotonic()
+            self._not_before = ended + _PAUSE_TIMES * (ended - now)
         except PermanentError as error:
             self._not_before = now + _RELOAD_AGAIN
             self.known.threads_wanted = self.known.threads
@@ -279,7 +283,7 @@ class Installer:
             kept = {slot.name: slot for slot in row}
             rows[name] = tuple(kept.get(slot.name, slot) for slot in rows[name])
         maps = await self.maps.known()
-        log.warning("reloading HAProxy: %s", "; ".join(why) or "its configuration changed")
+        log.warning("reloading HAProxy: %s", _told(why) or "its configuration changed")
         verified = await self._still_verified(spec)
         shape = await self._install(asked.shapes, rows, maps, spec, verified)
         try:
@@ -301,3 +305,9 @@ class Installer:
         if not keys or keys != spec.token_keys or self.known.outdated:
             return {}
         return await self.token_maps.verified()
+
+
+def _told(why: Sequence[str]) -> str:
+    """In a large cluster there may be hundreds of reasons."""
+    more = [f"and {len(why) - _REASONS} more"] if len(why) > _REASONS else []
+    return "; ".join([*why[:_REASONS], *more])

@@ -19,7 +19,12 @@ from deployments.types import ServiceSpec
 from router.haproxy import names, render, request_line
 from router.haproxy.render import SCORE, SCORING_TIMEOUT_MS, BackendShape
 
-_SURGE = 2  # slots beyond the most replicas wanted: those that leave still stand in theirs
+# Slots beyond the most replicas wanted: while a revision rolls in a quarter more exist, and those that leave
+# still stand in theirs. Without them each rollout would cost a reload.
+_SURGE_LEAST, _SURGE_SHARE = 2, 0.25
+_MOST_GROWN = (
+    256  # backends made at once: beyond that doubling takes more memory than reloads are worth
+)
 _MOST_SLOTS = 1024
 _KEY_NAMES = ("primary", "secondary")  # in the order of AuthSpec.key_digests
 
@@ -58,10 +63,13 @@ def needs(services: Sequence[ServiceSpec], replicas: Mapping[Key, int]) -> dict[
     for spec in services:
         for version in spec.versions:
             key = Key(spec.name, version.name)
-            most = max(version.scaling.maximum, replicas.get(key, 0))
+            most = version.scaling.maximum
+            slots = most + max(_SURGE_LEAST, math.ceil(most * _SURGE_SHARE))
             container = version.revision.container
             path = container.scoring_path if container is not None else SCORE
-            found[key] = Need(version.revision.max_request_wait_ms, most + _SURGE, path)
+            found[key] = Need(
+                version.revision.max_request_wait_ms, max(slots, replicas.get(key, 0)), path
+            )
     return found
 
 
@@ -98,7 +106,7 @@ def assign(
                 and pool[index_of[name]].path == need.path
             ]
             if not free:
-                grown = max(len(pool), 1)
+                grown = min(max(len(pool), 1), _MOST_GROWN)
                 why.append(f"no backend is free for {key}: {grown} more are made")
                 for _ in range(grown):
                     index_of[render.backend_name(len(pool))] = len(pool)

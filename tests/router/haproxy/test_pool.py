@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+
 from deployments.types import AuthSpec, Scaling, ServiceSpec
 from router.haproxy import names, pool
 from router.haproxy.pool import Key, Need, assign, map_commands, maps
@@ -73,6 +75,14 @@ def test_a_full_pool_doubles() -> None:
     assert made.why == ("no backend is free for three/default: 2 more are made",)
 
 
+@pytest.mark.parametrize(("standing", "made"), [(255, 255), (256, 256), (257, 256)])
+def test_a_large_pool_grows_by_no_more_than_256(standing: int, made: int) -> None:
+    held = {Key(f"s{number}", "default"): f"be_{number + 1:04d}" for number in range(standing)}
+    wanted = {key: Need(500, 4) for key in (*held, Key("new", "default"))}
+    found = assign(held, (BackendShape(500, 8),) * standing, wanted, (), 8)
+    assert len(found.shapes) == standing + made
+
+
 def test_more_replicas_than_slots_double_that_backend_alone() -> None:
     made = assign({ONE: "be_0001"}, SHAPES, {ONE: Need(500, 8)}, (), 8)
     assert made.why == ()
@@ -82,8 +92,20 @@ def test_more_replicas_than_slots_double_that_backend_alone() -> None:
 
 def test_a_version_needs_room_for_its_most_and_for_those_that_leave() -> None:
     spec = service("one", scaling=Scaling(minimum=1, maximum=10), max_request_wait_ms=800)
-    assert pool.needs([spec], {ONE: 3}) == {ONE: Need(800, 12)}
-    assert pool.needs([spec], {ONE: 14}) == {ONE: Need(800, 16)}
+    assert pool.needs([spec], {ONE: 3}) == {ONE: Need(800, 13)}
+    assert pool.needs([spec], {ONE: 13}) == {ONE: Need(800, 13)}
+    assert pool.needs([spec], {ONE: 14}) == {ONE: Need(800, 14)}
+    small = service("one", scaling=Scaling(minimum=1, maximum=2), max_request_wait_ms=800)
+    assert pool.needs([small], {}) == {ONE: Need(800, 4)}
+
+
+def test_a_rollout_of_a_full_service_finds_its_slots_there() -> None:
+    spec = service("one", scaling=Scaling(minimum=1, maximum=20), max_request_wait_ms=500)
+    before = assign({}, (), pool.needs([spec], {ONE: 20}), (), 25)
+    rolling = assign(before.backends, before.shapes, pool.needs([spec], {ONE: 25}), (), 25)
+    assert rolling.why == ()
+    more = assign(before.backends, before.shapes, pool.needs([spec], {ONE: 26}), (), 25)
+    assert more.why == ("one/default needs room for 26 replicas",)
 
 
 PATH = "/api/v1/service/one/score"
