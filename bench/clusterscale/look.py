@@ -32,22 +32,13 @@ def main() -> None:
         found[f"{name}_cpu_s"] = round(time.process_time() - used, 3)
         return answer
 
-    def first() -> Any:
-        end = time.monotonic() + 600
-        while time.monotonic() < end:
-            try:
-                return driver.observe()
-            except SlipwayError:
-                time.sleep(0.05)
-        raise SystemExit("nothing was seen within 600 s")
-
-    observation = timed("first_look", first)
+    observation = timed("first_look", lambda: _patiently(driver.observe))
     found["services"] = len(observation.services)
     found["replicas"] = sum(len(item.replicas) for item in observation.services)
     timed("next_look", driver.observe)
     timed("drift_first", driver.drifted)
     timed("drift_next", driver.drifted)
-    timed("room_first", driver.capacity)
+    timed("room_first", lambda: _patiently(driver.capacity))
     timed("room_next", driver.capacity)
     kube.patch(
         f"/api/v1/namespaces/{shapes.NAMESPACE}/pods/{observation.services[0].replicas[0].id}",
@@ -64,6 +55,17 @@ def main() -> None:
     )
     print(json.dumps(found))
     driver.close()
+
+
+def _patiently(look: Callable[[], Any]) -> Any:
+    """A first look gives up after a few seconds, and the controller comes again."""
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        try:
+            return look()
+        except SlipwayError:
+            time.sleep(0.05)
+    raise SystemExit("nothing was seen within 600 s")
 
 
 def _rss() -> float:
