@@ -20,6 +20,7 @@ from portal.router_door import Door
 
 _SHOWN = 512 * 1024  # bytes of an answer that a page can bear
 _CHUNK = 256 * 1024
+CONNECT = 5.0  # seconds
 _HIDDEN_HEADERS = {"set-cookie"}
 
 
@@ -43,6 +44,8 @@ class Attempt:
     request_id: str = ""
     error: str = ""
     meaning: str = ""
+    unreached: bool = False  # no connection came about: nothing was sent
+    way: str = ""  # which way it went, in words
 
     @property
     def status_class(self) -> int:
@@ -77,12 +80,14 @@ async def score(
     version: str,
     deadline: float,
     door: Door | None = None,
+    connect: float = CONNECT,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Attempt:
     """POST `body` (`size` bytes) to `uri`; never raises for what the network does.
 
     `door` is another way to the same router. `key` and `version` are left out of the request where
-    empty. `deadline` is in seconds and covers the whole of it, from connecting to the last byte.
+    empty. `deadline` is in seconds and covers the whole of it, from connecting to the last byte;
+    connecting alone may take `connect` of them.
     """
     headers = {"content-type": content_type, "content-length": str(size)}
     target, extensions = uri, {}
@@ -95,7 +100,7 @@ async def score(
         headers["azureml-model-deployment"] = version
     content = body if isinstance(body, bytes) else _read(body)
     began = time.monotonic()
-    timeout = httpx.Timeout(deadline, connect=min(5.0, deadline))
+    timeout = httpx.Timeout(deadline, connect=min(connect, deadline))
     try:
         async with httpx.AsyncClient(
             timeout=timeout,
@@ -113,6 +118,13 @@ async def score(
                 raw, cut = await _first_bytes(answer, began, deadline)
             finally:
                 await answer.aclose()
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        return Attempt(
+            total=time.monotonic() - began,
+            error=f"The router at {uri} could not be asked: {_why(error)}. "
+            "Look at the cluster's checks.",
+            unreached=True,
+        )
     except httpx.TimeoutException:
         return Attempt(
             total=time.monotonic() - began,
@@ -121,10 +133,16 @@ async def score(
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
         return Attempt(
             total=time.monotonic() - began,
-            error=f"The router at {uri} could not be asked: {error or type(error).__name__}. "
+            error=f"The router at {uri} could not be asked: {_why(error)}. "
             "Look at the cluster's checks.",
         )
-    return _attempt(answer, raw, cut, time.monotonic() - began)
+    return attempt(answer, raw, cut, time.monotonic() - began)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, httpx.ConnectTimeout):
+        return "nobody answered there"
+    return str(error) or type(error).__name__
 
 
 async def _first_bytes(answer: httpx.Response, began: float, deadline: float) -> tuple[bytes, bool]:
@@ -138,7 +156,8 @@ async def _first_bytes(answer: httpx.Response, began: float, deadline: float) ->
     return raw, False
 
 
-def _attempt(answer: httpx.Response, raw: bytes, cut: bool, total: float) -> Attempt:
+def attempt(answer: httpx.Response, raw: bytes, cut: bool, total: float) -> Attempt:
+    """What is shown of an answer; `raw` are the first bytes of its body."""
     text = raw.decode("utf-8", errors="replace")
     is_json = False
     if not cut:

@@ -14,6 +14,7 @@ Of a pod of the router:
     GET /ready                         200 once HAProxy routes what the cluster shows, until the pod is to go
     GET /live                          200 while the loop turns; it may be without its cluster for long
     GET /peer?after=N                  what this pod counted after second N, for the other pods alone
+    POST /try                          a scoring request to this pod's own HAProxy (`router.trying`)
 
 It reads what the loop keeps in memory and changes nothing; `check` has HAProxy look at a copy.
 """
@@ -34,7 +35,7 @@ import uvicorn
 from deployments.codec import from_json, to_json
 from deployments.errors import SlipwayError
 from deployments.types import CustomLines
-from router import metrics, request_log, samples, size_wire
+from router import metrics, request_log, samples, size_wire, trying
 from router.loop import RouterLoop
 from router.peering import TOKEN_HEADER
 from router.unix_socket import listen
@@ -51,7 +52,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App:
     """The ASGI application."""
-    figures = metrics.Metrics(loop)
+    figures, tries = metrics.Metrics(loop), trying.Tries(loop.plane)
 
     def pages(query: str, epoch: str, page: Callable[[int], Any]) -> tuple[int, str, bytes]:
         asked = parse_qs(query)
@@ -130,12 +131,21 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
         }
         return 200, "application/json", json.dumps(found).encode()
 
+    async def tried(receive: Receive) -> tuple[int, str, bytes]:
+        try:
+            asked = await _body(receive, trying.LARGEST + _LARGEST_BODY)
+        except ValueError as error:
+            return 413, "text/plain", f"{error}\n".encode()
+        return await tries.answer(asked)
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         path = scope["path"]
         if path == "/check" and scope["method"] == "POST":
             status, kind, body = await check(receive)
+        elif path == "/try" and scope["method"] == "POST" and loop.peering is not None:
+            status, kind, body = await tried(receive)
         elif scope["method"] not in ("GET", "HEAD"):
             status, kind, body = 405, "text/plain", b"GET only\n"
         elif path == "/telemetry":
@@ -170,7 +180,7 @@ def application(loop: RouterLoop, clock: Callable[[], float] = time.time) -> App
     return app
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive, largest: int = _LARGEST_BODY) -> bytes:
     """A request's body. Raises ValueError when it is too large or was cut off."""
     parts, size, more = [], 0, True
     while more:
@@ -179,7 +189,7 @@ async def _body(receive: Receive) -> bytes:
             raise ValueError("the request was cut off")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > _LARGEST_BODY:
+        if size > largest:
             raise ValueError("the body is too large")
         more = message.get("more_body", False)
     return b"".join(parts)

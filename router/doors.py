@@ -100,6 +100,12 @@ class PodDoor:
         except ValueError as error:
             raise Unavailable(f"The router's answer cannot be read: {error}.") from error
 
+    def post(self, path: str, body: bytes, seconds: float) -> bytes:
+        """The answer as it is. Raises SlipwayError with the API server's words, or the pod's."""
+        return self.kube.proxy(
+            self.namespace, self.pod, ADMIN_PORT, "POST", path, body, seconds=seconds
+        )
+
 
 def door(where: "Path | Door") -> Door:
     """A socket's path is the way to a router of this machine."""

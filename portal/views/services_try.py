@@ -12,7 +12,7 @@ from deployments.services import keys, tokens, versions
 from deployments.services.config import DeploymentConfig
 from deployments.services.models import Revision, Service
 from deployments.services.specs import config_of
-from portal import scoring
+from portal import try_ways
 from portal.access import person, requires
 from portal.forms.services import TryForm
 from portal.models import Role, User
@@ -93,9 +93,9 @@ async def send(request: HttpRequest, name: str) -> HttpResponse:
         return await sync_to_async(render)(
             request, "services/_attempt.html", {"form": form}, status=422
         )
-    # The only address there is: the cluster's router and the service's name. Nothing is taken from
+    # The only addresses there are: the cluster's router and the service's name. Nothing is taken from
     # the request.
-    attempt = await scoring.score(service.scoring_uri, **asked)
+    attempt = await try_ways.send(service, asked)
     context = {
         "service": service,
         "attempt": attempt,
