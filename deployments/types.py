@@ -215,6 +215,8 @@ class KubeSettings:
     pull_secret: str = ""  # a Secret of the namespace that was there before us
     router_image: str = ""
     blob_url: str = ""  # where pods find the portal's store of files
+    blob_ca: str = ""  # certificates that it may be known by besides the system's, PEM
+    files_cache_gb: float = 20.0  # of each node, for files of revisions; 0 keeps none there
     accelerator: str = (
         "nvidia.com/gpu"  # the extended resource that a GPU (or FPGA) is asked for by
     )

@@ -133,6 +133,19 @@ class Env:
         "Address by which pods and other machines reach the portal for models' files, such as "
         "`https://slipway.example.com`. A cluster may have another one.",
     )
+    blob_ca: str = _setting(
+        "SLIPWAY_BLOB_CA",
+        "",
+        "PEM file of a company's own certificates by which pods know the portal at its address for nodes.",
+    )
+    node_cache_gb: float = _setting(
+        "SLIPWAY_NODE_CACHE_GB",
+        20.0,
+        "Most of a Kubernetes node's disk that models' files are kept on, GiB. They are removed, those not "
+        "used longest first, before the disk is 85 % full. 0 keeps none.",
+        low=0,
+        high=100_000,
+    )
     kubeconfig_programs: bool = _setting(
         "SLIPWAY_KUBECONFIG_PROGRAMS",
         False,

@@ -10,8 +10,10 @@ import hashlib
 import hmac
 import json
 import re
+import ssl
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -36,6 +38,7 @@ _DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _IMAGE = re.compile(r"[a-zA-Z0-9][\w.:/@-]{0,398}")
 _NODE_PORTS = range(1, 65536)
 _SYSTEM = ("kube-system", "kube-public", "kube-node-lease")
+_LONGEST_CA = 65_536  # pods get it as a variable
 _DEFAULT_ACCELERATOR = "nvidia.com/gpu"
 
 
@@ -217,7 +220,9 @@ def settings_of(cluster: Cluster) -> KubeSettings:
         node_port=cluster.kube_node_port,
         pull_secret=cluster.kube_pull_secret,
         router_image=cluster.kube_router_image,
-        blob_url=cluster.kube_blob_url or settings.ENV.node_url,
+        blob_url=(cluster.kube_blob_url or settings.ENV.node_url).rstrip("/"),
+        blob_ca=blob_ca(),
+        files_cache_gb=settings.ENV.node_cache_gb,
         accelerator=sku.resource_name or _DEFAULT_ACCELERATOR,
         node_selector=dict(sku.node_selector),
         tolerations=tuple(
@@ -225,6 +230,25 @@ def settings_of(cluster: Cluster) -> KubeSettings:
             for item in sku.tolerations
         ),
     )
+
+
+def blob_ca() -> str:
+    """The certificates of SLIPWAY_BLOB_CA, PEM; "" without. Raises PermanentError (BlobCaUnreadable)."""
+    path = settings.ENV.blob_ca
+    if not path:
+        return ""
+    try:
+        text = Path(path).read_text(encoding="ascii")
+        if len(text) > _LONGEST_CA:
+            raise ValueError(f"it has more than {_LONGEST_CA:,} characters")
+        ssl.create_default_context(cadata=text)
+    except (OSError, ValueError) as error:  # ssl's own among them
+        raise PermanentError(
+            f"SLIPWAY_BLOB_CA: {path} cannot be used: {error}. Give a PEM file with the company's own "
+            "certificates alone.",
+            code="BlobCaUnreadable",
+        ) from error
+    return text
 
 
 def wanted_of(cluster: Cluster) -> Wanted:

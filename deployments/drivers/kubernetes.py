@@ -20,6 +20,7 @@ from typing import ClassVar
 
 from deployments.codec import from_json, to_json
 from deployments.drivers import (
+    kubernetes_caches,
     kubernetes_logs,
     kubernetes_reading,
     kubernetes_replicas,
@@ -32,7 +33,6 @@ from deployments.drivers.kube_file import Login
 from deployments.drivers.kubernetes_checks import Size, Wanted
 from deployments.drivers.kubernetes_looking import Looking
 from deployments.drivers.kubernetes_objects import Object, Place
-from deployments.drivers.kubernetes_pod import files_data
 from deployments.drivers.kubernetes_reading import Reader, Seen
 from deployments.drivers.kubernetes_room import capacity, slim_node, slim_pod
 from deployments.errors import Conflict, NotFound, PermanentError, SlipwayError
@@ -107,8 +107,7 @@ class KubernetesDriver(Driver):
     # ---- what should run --------------------------------------------------------------------------
 
     def stage(self, revision: RevisionSpec, blobs: BlobSource) -> None:
-        base = self.settings.blob_url
-        data = files_data(revision, lambda sha256: blobs.url(sha256, base))
+        data = kubernetes_caches.staged(self.kube, self.settings, revision, blobs)
         self._apply(objects.files_secret(revision, data, self._place()))
 
     def apply(self, spec: ServiceSpec) -> None:

@@ -108,6 +108,7 @@ _NAMESPACED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "secrets", _ALL),
     ("", "configmaps", _ALL),
     ("", "events", ("get", "list", "watch")),
+    ("apps", "daemonsets", _ALL),
     ("apps", "deployments", _ALL),
     ("apps", "deployments/scale", ("get", "patch", "update")),
     ("apps", "replicasets", _READ),

@@ -15,8 +15,8 @@ VERSION = PREFIX + "version"
 REVISION = PREFIX + "revision"
 
 # what an object is for: values of PART
-MODEL, ROUTER, SERVICES, FILES, PROBE, MARKER, PULL = (
-    "model", "router", "service", "files", "probe", "marker", "pull",
+MODEL, ROUTER, SERVICES, FILES, PROBE, MARKER, PULL, CACHE = (
+    "model", "router", "service", "files", "probe", "marker", "pull", "cache",
 )  # fmt: skip
 KEYS_PART = "keys"  # of a Secret with keys that somebody made without the portal
 

@@ -256,6 +256,7 @@ def ways(
     clients_at: str = "",
 ) -> tuple[Way, ...]:
     """Every host and port that must be reachable: from where, and for what."""
+    from deployments.drivers import kubernetes_cache
     from deployments.drivers import kubernetes_checks as checks
 
     pods = ", ".join(network.pods) if network and network.pods else "the pods' range"
@@ -291,6 +292,16 @@ def ways(
         Way("router pods", f"model pods ({pods}), {SCORE_PORT} and {HEALTH_PORT}",
             "requests, and whether a replica may have them", checks.ROUTER_POD)
     )  # fmt: skip
+    if kubernetes_cache.wanted(settings):
+        port = kubernetes_cache.PORT
+        found.append(
+            Way("model pods, as they start", f"caches of files ({services}; {pods}), {port}",
+                "the same files, from their own node")
+        )  # fmt: skip
+        found.append(
+            Way("caches of files", f"{_host_port(settings.blob_url)}; each other ({pods}), {port}",
+                "files that a node does not have yet", checks.STORE)
+        )  # fmt: skip
     if peer_port is not None:
         found.append(
             Way("router pods", f"each other ({pods}), {peer_port}", "sharing replicas and adding figures up",

@@ -30,6 +30,7 @@ from deployments.types import Cause, ContainerSpec, RevisionSpec
 
 PORT, HEALTH_PORT = command.TCP_PORT, command.TCP_HEALTH_PORT
 MODEL, FRONT, FETCH = "model", "front", "fetch"
+CA_FILE = "ca.pem"
 USER = 1000
 SLACK_SECONDS = 30  # of the time a pod may take to go, beyond the longest score
 _DRAIN_SLACK = 15
@@ -103,6 +104,16 @@ def pod_containers(
         "name": FETCH,
         "image": router_image,
         "command": ["python", "-m", "deployments.runtime.fetch"],
+        "env": [
+            # whose cache is asked
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {
+                "name": "SLIPWAY_BLOB_CA",
+                "valueFrom": {
+                    "secretKeyRef": {"name": files_secret, "key": CA_FILE, "optional": True}
+                },
+            },
+        ],
         # as much as the model has: the pod asks for no more, and stays as guaranteed as it is
         "resources": _without_devices(resources),
         "volumeMounts": [
@@ -140,20 +151,31 @@ def pod_containers(
     )
 
 
-def files_data(revision: RevisionSpec, url: Callable[[str], str]) -> dict[str, str]:
+def files_data(
+    revision: RevisionSpec,
+    url: Callable[[str], str],
+    *,
+    cached: Callable[[str], tuple[str, str]] = lambda sha256: ("", ""),
+    ca: str = "",
+) -> dict[str, str]:
     """The content of a revision's Secret (`stringData`): file name -> text. `url` makes a content's address
-    from its SHA-256; the same address for a while, so that the Secret changes only when it must."""
-    found = [
-        {
-            "path": item.path,
-            "sha256": item.sha256,
-            "size": item.size,
-            "url": item.url,
-            "unpack": item.unpack,
-        }
-        for item in staged_files(revision, url)
-    ]
+    from its SHA-256; the same address for a while, so that the Secret changes only when it must. `cached` is
+    its address and its key in the nodes' caches, "" without; `ca` are certificates to trust, PEM."""
+    found = []
+    for item in staged_files(revision, url):
+        address, key = cached(item.sha256)
+        found.append(
+            {
+                "path": item.path,
+                "sha256": item.sha256,
+                "size": item.size,
+                "url": item.url,
+                "unpack": item.unpack,
+                **({"cache": address, "key": key} if address else {}),
+            }
+        )
     return {
+        **({CA_FILE: ca} if ca else {}),
         "files.json": json.dumps(found, indent=1),
         "run.json": json.dumps(run_data(revision), indent=1, sort_keys=True),
         **(

@@ -18,7 +18,7 @@ TRY_SECONDS = 5
 POD_SECONDS = 120  # after which the cluster ends the pod, whatever became of us
 # Run by the image's Python. Two lines of words a target at most: a message may have 4096 bytes.
 _TRY = """
-import json, os, socket, sys, urllib.error, urllib.parse, urllib.request
+import json, os, socket, ssl, sys, urllib.error, urllib.parse, urllib.request
 said = {}
 for name, url in json.loads(os.environ["SLIPWAY_TRY"]).items():
     if url == "api":
@@ -35,7 +35,12 @@ for name, url in json.loads(os.environ["SLIPWAY_TRY"]).items():
         status = 0
         if parts.scheme != "tcp":
             step = "GET " + url
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            trusted = ssl.create_default_context()
+            if os.environ.get("SLIPWAY_BLOB_CA"):
+                trusted.load_verify_locations(cadata=os.environ["SLIPWAY_BLOB_CA"])
+            opener = urllib.request.build_opener(
+                urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusted)
+            )
             try:
                 status = opener.open(url, timeout=TIMEOUT).status
             except urllib.error.HTTPError as error:
@@ -100,7 +105,10 @@ def pod(
                 "image": image,
                 "imagePullPolicy": "Always",  # an image that is on the node already proves nothing
                 "command": ["python3", "-I", "-S", "-c", _TRY],
-                "env": [{"name": "SLIPWAY_TRY", "value": json.dumps(dict(targets))}],
+                "env": [
+                    {"name": "SLIPWAY_TRY", "value": json.dumps(dict(targets))},
+                    {"name": "SLIPWAY_BLOB_CA", "value": settings.blob_ca},
+                ],
                 "resources": {"requests": small, "limits": small},
                 "securityContext": {
                     "allowPrivilegeEscalation": False,

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments.codec import from_json
+from deployments.drivers import kubernetes_caches
 from deployments.drivers import kubernetes_names as names
 from deployments.drivers import kubernetes_router as shapes
 from deployments.errors import Conflict, NotFound, PermanentError, SlipwayError, Unavailable
@@ -29,8 +30,11 @@ def install_router(kube: Kube, settings: KubeSettings, cluster: str) -> None:
             "the cluster's settings.",
             code="RouterImageMissing",
         )
-    for place in wanted(kube, settings, cluster):
+    caches = kubernetes_caches.wanted(kube, settings, cluster)
+    for place in [*_own(kube, settings, cluster), *caches]:
         make(kube, place, settings.purpose)
+    if not caches:
+        kubernetes_caches.remove(kube, settings)
     for place in shapes.cluster_objects(settings.namespace, cluster):
         try:
             kube.apply(place.path, place.body)
@@ -41,8 +45,15 @@ def install_router(kube: Kube, settings: KubeSettings, cluster: str) -> None:
 
 
 def wanted(kube: Kube, settings: KubeSettings, cluster: str) -> list[shapes.Place]:
-    """Its objects in the namespace as they should be, in the order to make them. Where the token that its
-    pods know each other by is gone, it is a new one."""
+    """Its objects in the namespace as they should be, in the order to make them, and those of the caches of
+    files where these were made. Where the token that its pods know each other by is gone, it is a new one."""
+    found = _own(kube, settings, cluster)
+    if kubernetes_caches.stand(kube, settings.namespace):
+        found += kubernetes_caches.wanted(kube, settings, cluster)
+    return found
+
+
+def _own(kube: Kube, settings: KubeSettings, cluster: str) -> list[shapes.Place]:
     return shapes.objects(
         settings,
         cluster,
@@ -54,6 +65,7 @@ def wanted(kube: Kube, settings: KubeSettings, cluster: str) -> list[shapes.Plac
 
 def remove_router(kube: Kube, settings: KubeSettings) -> None:
     """Take the router away, its settings included. Not an error when it is gone."""
+    kubernetes_caches.remove(kube, settings)
     places = shapes.objects(settings, "", "", budgets=_budgets(kube))
     for place in reversed(places):
         kube.delete(place.path)

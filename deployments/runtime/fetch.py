@@ -1,8 +1,9 @@
 """Fetch a revision's files into a pod: its first container (`python -m deployments.runtime.fetch`).
 
-Reads /slipway/files/files.json (`kubernetes_pod.files_data`): {path, sha256, size, url, unpack} each. Writes
-below /slipway/staged, and the runtime (`inside.py` and what it needs) to /slipway/runtime. Says on stdout how
-far it is; how it ended is its exit code (`CODES`), with a sentence in the container's termination message.
+Reads /slipway/files/files.json (`kubernetes_pod.files_data`): {path, sha256, size, url, unpack} each, and for
+the node's cache {cache, key} (`fetch_doors`). Writes below /slipway/staged, and the runtime (`inside.py` and
+what it needs) to /slipway/runtime. Says on stdout how far it is; how it ended is its exit code (`UNREACHABLE`
+and those beside it), with a sentence in the container's termination message.
 
 Safety: a file has its name only once its SHA-256 was right; the project folder, once all of it is unpacked.
 Killed at any point it goes on where it was: bytes that came are kept. A URL is a secret until it runs out,
@@ -15,18 +16,17 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import shutil
-import socket
 import sys
 import time
 import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from http.client import HTTPException
+from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -34,6 +34,7 @@ from urllib.parse import urlsplit
 
 from deployments.drivers.process_stage import safe_path, unpack
 from deployments.errors import InvalidInput
+from deployments.runtime.fetch_doors import Doors, NotCached, why
 
 FILES = Path("/slipway/files/files.json")
 STAGED, RUNTIME = Path("/slipway/staged"), Path("/slipway/runtime")
@@ -46,6 +47,7 @@ RUNTIME_FILES = (
 # Exit codes; `deployments.drivers.kubernetes_pod.of_fetch` makes causes of them.
 UNREACHABLE, WRONG, REFUSED, MISSING, FULL, UNREADABLE, TOLD_WRONG = 10, 11, 12, 13, 14, 15, 16
 
+CACHE = "the node's cache"
 _AT_ONCE = 4
 _BACK_OFF = (1.0, 2.0, 4.0, 8.0, 15.0)  # seconds before each try but the first
 _SILENCE = 30.0  # seconds in which nothing comes
@@ -56,9 +58,10 @@ _SAY_EVERY = 2.0
 class Trouble(Exception):
     """Why it ends. `code` is the exit code; `again`: another try may help."""
 
-    def __init__(self, code: int, words: str, *, again: bool = False) -> None:
+    def __init__(self, code: int, words: str, *, again: bool = False, cached: bool = False) -> None:
         super().__init__(words)
         self.code, self.words, self.again = code, words, again
+        self.cached = cached  # the node's cache had a part in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,10 @@ class Wanted:
     path: str
     sha256: str
     size: int
-    url: str
+    url: str = field(repr=False)
     unpack: bool
+    cache: str = ""  # its address in the node's cache, "" without one
+    key: str = field(default="", repr=False)
 
     @property
     def where(self) -> str:
@@ -111,6 +116,8 @@ def read(path: Path) -> list[Wanted]:
                 row["size"],
                 row["url"],
                 row.get("unpack", False),
+                row.get("cache", ""),
+                row.get("key", ""),
             )
             for row in rows
         ]
@@ -127,15 +134,17 @@ def fetch(
     staged: Path,
     say: Callable[[str], None],
     *,
+    doors: Doors | None = None,
     back_off: tuple[float, ...] = _BACK_OFF,
     silence: float = _SILENCE,
 ) -> None:
     """Bring all of it. Raises Trouble, the first one that came."""
-    progress = Progress(wanted, say)
+    progress, doors = Progress(wanted, say), doors or Doors()
     stop = Event()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         brought = [
-            pool.submit(_bring, item, staged, progress, stop, back_off, silence) for item in wanted
+            pool.submit(_bring, item, staged, progress, stop, doors, back_off, silence)
+            for item in wanted
         ]
         try:
             for future in brought:
@@ -161,6 +170,7 @@ def _bring(
     staged: Path,
     progress: Progress,
     stop: Event,
+    doors: Doors,
     back_off: tuple[float, ...],
     silence: float,
 ) -> None:
@@ -176,12 +186,13 @@ def _bring(
         wrong = False
         for wait in (*back_off, None):
             try:
-                _download(item, part, progress, stop, silence)
+                _download(item, part, progress, stop, doors, silence)
                 break
             except Trouble as trouble:
                 if not trouble.again or wait is None or stop.is_set() or wrong:
                     raise
-                wrong = trouble.code == WRONG  # a transfer may go wrong once
+                # a transfer may go wrong once; what a cache has, until it is asked no more
+                wrong = trouble.code == WRONG and not trouble.cached
                 progress.say(f"{trouble.words}; again in {wait:g} s")
                 stop.wait(wait)
         if item.unpack:
@@ -227,53 +238,78 @@ class Part:
         self.file.close()
 
 
-def _download(item: Wanted, path: Path, progress: Progress, stop: Event, silence: float) -> None:
+def _download(
+    item: Wanted, path: Path, progress: Progress, stop: Event, doors: Doors, silence: float
+) -> None:
     """All of it to `path`, with the right SHA-256. Raises Trouble; OSError for the disk's."""
+    cached = False
     with Part(path) as part:
         if part.size > item.size:
             part.begin_again()
-        if part.size < item.size or not item.size:
-            _receive(item, part, progress, stop, silence)
+        if missing := part.size < item.size or not item.size:
+            cached = _receive(item, part, progress, stop, doors, silence)
         found = part.hasher.hexdigest()
     if found != item.sha256:
         path.unlink()
+        progress.came(-item.size if missing else 0)
+        if cached:
+            doors.was_wrong(item)
         raise Trouble(
             WRONG,
-            f"{item.path}: its SHA-256 is {found[:12]}.., not {item.sha256[:12]}.. (from {item.where})",
+            f"{item.path}: its SHA-256 is {found[:12]}.., not {item.sha256[:12]}.. "
+            f"(from {CACHE if cached else item.where})",
             again=True,
+            cached=cached,
         )
 
 
-def _receive(item: Wanted, part: Part, progress: Progress, stop: Event, silence: float) -> None:
-    """Add what is missing."""
-    asked = urllib.request.Request(item.url, headers={"Accept-Encoding": "identity"})  # noqa: S310
-    if part.size:
-        asked.add_header("Range", f"bytes={part.size}-")
+def _receive(
+    item: Wanted, part: Part, progress: Progress, stop: Event, doors: Doors, silence: float
+) -> bool:
+    """Add what is missing; whether the cache had a part in it."""
+    cached = False
+    if doors.may_have(item):
+        try:
+            with doors.cached(item, part.size, silence) as answer:
+                cached = True
+                _add(item, part, progress, stop, answer, CACHE)
+                return True
+        except (NotCached, Trouble) as error:
+            if stop.is_set():
+                raise
+            progress.say(f"{item.path}: {CACHE}: {error}; it comes from the portal")
     try:
-        answer = urllib.request.urlopen(asked, timeout=silence)  # noqa: S310  only http(s), see `read`
+        answer = doors.portal(item, part.size, silence)
     except urllib.error.HTTPError as error:
         with error:
             raise _of_status(item, error.code) from error
     except (OSError, HTTPException) as error:
         raise _unreachable(item, error) from error
     with answer:
-        if answer.status != 206:
-            part.begin_again()  # it sends all of it
-        progress.came(part.size)
-        while part.size < item.size:
-            if stop.is_set():
-                raise Trouble(UNREACHABLE, f"{item.path}: given up, as another file was")
-            try:
-                chunk = answer.read1(min(_CHUNK, item.size - part.size))
-            except (OSError, HTTPException) as error:
-                progress.came(-part.size)
-                raise _unreachable(item, error) from error
-            if not chunk:
-                progress.came(-part.size)
-                words = f"{item.path}: {item.where} broke off after {part.size:,} of {item.size:,} bytes"
-                raise Trouble(UNREACHABLE, words, again=True)
-            part.add(chunk)  # an OSError here is the disk's
-            progress.came(len(chunk))
+        _add(item, part, progress, stop, answer, item.where)
+    return cached
+
+
+def _add(
+    item: Wanted, part: Part, progress: Progress, stop: Event, answer: HTTPResponse, where: str
+) -> None:
+    if answer.status != 206:
+        part.begin_again()  # it sends all of it
+    progress.came(part.size)
+    while part.size < item.size:
+        if stop.is_set():
+            raise Trouble(UNREACHABLE, f"{item.path}: given up, as another file was")
+        try:
+            chunk = answer.read1(min(_CHUNK, item.size - part.size))
+        except (OSError, HTTPException) as error:
+            progress.came(-part.size)
+            raise _unreachable(item, error, where) from error
+        if not chunk:
+            progress.came(-part.size)
+            words = f"{item.path}: {where} broke off after {part.size:,} of {item.size:,} bytes"
+            raise Trouble(UNREACHABLE, words, again=True)
+        part.add(chunk)  # an OSError here is the disk's
+        progress.came(len(chunk))
 
 
 def _of_status(item: Wanted, status: int) -> Trouble:
@@ -289,13 +325,9 @@ def _of_status(item: Wanted, status: int) -> Trouble:
     return Trouble(UNREACHABLE, f"{item.path}: {item.where} answered {status}", again=again)
 
 
-def _unreachable(item: Wanted, error: Exception) -> Trouble:
-    reason = getattr(error, "reason", None) or error
-    if isinstance(reason, socket.gaierror):
-        words = f"the name {urlsplit(item.url).hostname} is not known here"
-    else:
-        words = str(reason) or type(reason).__name__
-    return Trouble(UNREACHABLE, f"{item.path}: {item.where} cannot be reached: {words}", again=True)
+def _unreachable(item: Wanted, error: Exception, where: str = "") -> Trouble:
+    words = f"{item.path}: {where or item.where} cannot be reached: {why(item, error)}"
+    return Trouble(UNREACHABLE, words, again=True)
 
 
 def _unpack(item: Wanted, part: Path, target: Path) -> None:
@@ -334,7 +366,8 @@ def main() -> int:
         install_runtime(RUNTIME)
         wanted = read(FILES)
         began = time.monotonic()
-        fetch(wanted, STAGED, _say)
+        doors = Doors(os.environ.get("NODE", ""), os.environ.get("SLIPWAY_BLOB_CA", ""))
+        fetch(wanted, STAGED, _say, doors=doors)
     except Trouble as trouble:
         with contextlib.suppress(OSError):
             TOLD.write_text(trouble.words)
