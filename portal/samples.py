@@ -37,9 +37,14 @@ def sample_body(service: Service, *, pretty: bool = False) -> str:
     return pretty_json(value) if pretty else json.dumps(value)
 
 
+def uri_of(service: Service) -> str:
+    """Its scoring URI, with a name to fill in for an address that the cluster has not given yet."""
+    return service.scoring_uri or f"http://ROUTER/api/v1/service/{service.name}/score"
+
+
 def curl(service: Service, body: str, version: str = "") -> str:
     """A command that works once SLIPWAY_KEY holds a key of the service; `version` pins one."""
-    lines = [f"curl {shlex.quote(service.scoring_uri)}"]
+    lines = [f"curl {shlex.quote(uri_of(service))}"]
     if service.auth_enabled or service.token_auth_enabled:
         lines.append('  -H "Authorization: Bearer $SLIPWAY_KEY"')
     lines.append("  -H 'Content-Type: application/json'")
@@ -61,7 +66,7 @@ class Sample:
 def samples(service: Service, body: str) -> list[Sample]:
     """curl, Python and JavaScript; the key comes out of SLIPWAY_KEY where one is asked for."""
     keyed = service.auth_enabled or service.token_auth_enabled
-    uri = json.dumps(service.scoring_uri)
+    uri = json.dumps(uri_of(service))
     return [
         Sample("curl", "curl", curl(service, body)),
         Sample("python", "Python", _python(uri, body, keyed)),

@@ -9,6 +9,8 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.urls import reverse
 
+from deployments.drivers.kubernetes_router_address import pending
+
 
 class Family(models.TextChoices):
     CPU = "CPU", "CPU"
@@ -149,7 +151,11 @@ class Cluster(models.Model):
         max_length=10, choices=State.choices, default=State.ATTACHED, editable=False
     )
     description = models.TextField(blank=True)
-    router_url = models.CharField(max_length=512, help_text="Where clients reach its router.")
+    router_url = models.CharField(
+        max_length=512,
+        blank=True,
+        help_text="Where clients reach its router. Empty: what a Kubernetes cluster says itself.",
+    )
     # Port its router listens on here, for clusters whose router this machine runs; None is the setting's.
     router_port = models.PositiveIntegerField(null=True, blank=True)
     # How its Docker Engine is reached (`deployments.types.EngineSpec`); the key is a Fernet text.
@@ -168,6 +174,9 @@ class Cluster(models.Model):
     kube_node_port = models.PositiveIntegerField(null=True, blank=True)
     kube_pull_secret = models.CharField(max_length=253, blank=True)
     kube_router_image = models.CharField(max_length=400, blank=True)
+    # Where the cluster itself says that its router is reached (a load balancer, a port of its nodes); ""
+    # while it does not. What a person gave in `router_url` stands before it.
+    kube_router_address = models.CharField(max_length=300, blank=True, editable=False)
     # Where its pods reach this portal, for models' files.
     kube_blob_url = models.CharField(max_length=300, blank=True)
     # What stands in the marker that says who attached it; tells this attachment from every other one.
@@ -224,11 +233,12 @@ class Cluster(models.Model):
 
     @property
     def address(self) -> str:
-        """Where clients reach its router: by the certificate's name once it has one.
+        """Where clients reach its router: by the certificate's name once it has one; "" while the cluster
+        has given it no address.
 
         `router_url` keeps its say where it is that name already: it may know another port.
         """
-        plain = self.router_url.rstrip("/")
+        plain = (self.router_url or self.kube_router_address).rstrip("/")
         if not self.tls_cname:
             return plain
         given = urlsplit(plain)
@@ -237,6 +247,13 @@ class Cluster(models.Model):
         host = f"[{self.tls_cname}]" if ":" in self.tls_cname else self.tls_cname
         port = self.tls_port
         return f"https://{host}" if port == 443 else f"https://{host}:{port}"
+
+    @property
+    def address_pending(self) -> str:
+        """Why there is no address yet, in words; "" where there is one."""
+        if self.address:
+            return ""
+        return pending(self.kube_service_type) or "its router has no address; give one under Change"
 
 
 class Attachment(models.Model):

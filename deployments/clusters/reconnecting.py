@@ -28,6 +28,7 @@ _SHOWN = (
     "kube_blob_url",
     "router_url",
 )
+_MOVES = ("kube_service_type", "kube_node_port")
 
 
 def reconnect(
@@ -55,7 +56,9 @@ def reconnect(
             mark  # what stands in the cluster, also when its address is another one now
         )
         locked.router_url = router_url.rstrip("/")
-        locked.save(update_fields=[*_SHOWN, "kube_spec"])
+        if any(before[name] != getattr(locked, name) for name in _MOVES):
+            locked.kube_router_address = ""  # another Service's; it is learnt anew
+        locked.save(update_fields=[*_SHOWN, "kube_spec", "kube_router_address"])
         after = {name: getattr(locked, name) for name in _SHOWN}
         changed = {name for name in _SHOWN if before[name] != after[name]}
         record(

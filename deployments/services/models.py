@@ -75,11 +75,14 @@ class Service(models.Model):
 
     @property
     def scoring_uri(self) -> str:
-        return f"{self.cluster.address}/api/v1/service/{self.name}/score"
+        """ "" while the cluster has given its router no address (`Cluster.address_pending`)."""
+        address = self.cluster.address
+        return f"{address}/api/v1/service/{self.name}/score" if address else ""
 
     @property
     def swagger_uri(self) -> str:
-        return f"{self.cluster.address}/api/v1/service/{self.name}/swagger.json"
+        address = self.cluster.address
+        return f"{address}/api/v1/service/{self.name}/swagger.json" if address else ""
 
 
 class Revision(models.Model):

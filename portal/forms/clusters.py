@@ -1,5 +1,6 @@
 """Forms of the clusters pages. They check and convert; `deployments.clusters.changes` decides."""
 
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
@@ -25,6 +26,7 @@ KIND_NOTES = {
 
 _PEM = {"rows": 4, "autocomplete": "off", "spellcheck": "false", "class": "mono"}
 _KEPT = "kept_key"
+_SAY_WHERE = "Say where clients reach its router."
 _SECRETS = frozenset(
     {"kubeconfig", "kubeconfig_file", "kept_kubeconfig", "engine_key", "kept_key", "engine_cert"}
 )
@@ -39,6 +41,12 @@ def without_key(sent: QueryDict) -> QueryDict:
     return data
 
 
+def this_machine() -> str:
+    """Where clients reach the router of the cluster that this machine is."""
+    env = settings.ENV
+    return env.router_url or f"http://{env.router_bind}:{env.router_port}"
+
+
 def sku_words(sku: Sku) -> str:
     """`Standard_NC6 (6 vCPU, 56 GiB, NVIDIA Tesla K80)`; what is empty is read from the machine."""
     parts = []
@@ -50,6 +58,14 @@ def sku_words(sku: Sku) -> str:
         count = f"{sku.accelerators} × " if sku.accelerators > 1 else ""
         parts.append(f"{count}{sku.accelerator}")
     return f"{sku.name} ({', '.join(parts)})" if parts else f"{sku.name} (read from it)"
+
+
+def learnt(data: Mapping[str, Any]) -> bool:
+    """Whether a Kubernetes cluster says itself where a router of this form's service type is reached."""
+    return data.get("kube_service_type", "") in (
+        Cluster.ServiceType.NODE_PORT.value,
+        Cluster.ServiceType.LOAD_BALANCER.value,
+    )
 
 
 def checked_router_url(url: str) -> str:
@@ -70,8 +86,10 @@ class ConnectionForm(KubernetesFields):
 
     router_url = forms.CharField(
         label="Router address",
+        required=False,
         max_length=512,
-        help_text="Where clients reach this cluster’s router; scoring addresses begin with it.",
+        help_text="Where clients reach this cluster’s router; scoring addresses begin with it. Empty for "
+        "LoadBalancer and NodePort: what the cluster says itself.",
     )
 
     def __init__(self, *args: Any, namespace: str, **kwargs: Any) -> None:
@@ -80,7 +98,10 @@ class ConnectionForm(KubernetesFields):
         self._namespace = namespace
 
     def clean_router_url(self) -> str:
-        return checked_router_url(self.cleaned_data["router_url"].strip().rstrip("/"))
+        url = self.cleaned_data["router_url"].strip().rstrip("/")
+        if not url and not learnt(self.data):
+            raise forms.ValidationError(_SAY_WHERE)
+        return checked_router_url(url) if url else ""
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
@@ -146,8 +167,8 @@ class AttachForm(KubernetesFields):
         required=False,
         max_length=512,
         help_text="Where clients reach this cluster’s router; scoring addresses begin with it. "
-        "Empty for Docker: this machine, at the port below. For Kubernetes: its ingress, load balancer or "
-        "node.",
+        "Empty for Docker: this machine, at the port below. Empty for Kubernetes with a LoadBalancer or "
+        "NodePort: what the cluster says itself; with ClusterIP give its ingress.",
     )
     description = forms.CharField(
         label="Description", required=False, max_length=2000, widget=forms.Textarea({"rows": 2})
@@ -230,6 +251,8 @@ class AttachForm(KubernetesFields):
         host = settings.ENV.router_bind
         if docker and port and url in ("", f"http://{host}:{settings.ENV.router_port}"):
             return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if self.data.get("kind") == Cluster.Kind.KUBERNETES.value and learnt(self.data):
+            return checked_router_url(url) if url and url != this_machine() else ""
         if not url:
-            raise forms.ValidationError("Say where clients reach its router.")
+            raise forms.ValidationError(_SAY_WHERE)
         return checked_router_url(url)

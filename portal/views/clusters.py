@@ -18,7 +18,7 @@ from deployments.errors import InvalidInput, SlipwayError
 from portal import cluster_programs
 from portal.access import person, requires
 from portal.cluster_view import checks_of, cluster_state, health, nodes_of, tally, totals
-from portal.forms.clusters import KIND_NOTES, AttachForm, without_key
+from portal.forms.clusters import KIND_NOTES, AttachForm, this_machine, without_key
 from portal.forms.kubernetes import without_kubeconfig
 from portal.models import Role
 from portal.router_view import tls_view
@@ -65,11 +65,6 @@ def cluster_list(request: HttpRequest) -> HttpResponse:
     return render(request, "clusters/list.html", {"rows": rows})
 
 
-def _default_router_url() -> str:
-    env = settings.ENV
-    return env.router_url or f"http://{env.router_bind}:{env.router_port}"
-
-
 @sensitive_post_parameters("kubeconfig", "kept_kubeconfig", "engine_key", "kept_key")
 @requires(Role.ADMINISTRATOR)
 @never_cache
@@ -110,7 +105,7 @@ def attach(request: HttpRequest) -> HttpResponse:
             initial={
                 "name": "" if taken else changes.PROCESS_CLUSTER,
                 "kind": Cluster.Kind.DOCKER.value if taken else kinds[0],
-                "router_url": "" if taken else _default_router_url(),
+                "router_url": "" if taken else this_machine(),
                 "sku": "this machine",
                 "engine_url": settings.ENV.docker_host,
                 "router_port": ports.next_free(),

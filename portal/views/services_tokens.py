@@ -20,7 +20,7 @@ from deployments.services.models import Service
 from portal.access import person, requires
 from portal.forms.tokens import IssueTokenForm, RevokeForm, TokenSwitchForm
 from portal.models import Role, User
-from portal.samples import sample_body
+from portal.samples import sample_body, uri_of
 from portal.views.services_shared import get_service
 
 _SHOWN = 100
@@ -72,7 +72,7 @@ def issue(request: HttpRequest, name: str) -> HttpResponse:
 def _curl(service: Service, token: str) -> str:
     return " \\\n".join(
         (
-            f"curl {shlex.quote(service.scoring_uri)}",
+            f"curl {shlex.quote(uri_of(service))}",
             f"  -H 'Authorization: Bearer {token}'",
             "  -H 'Content-Type: application/json'",
             f"  -d {shlex.quote(sample_body(service))}",

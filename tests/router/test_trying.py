@@ -85,7 +85,9 @@ async def test_a_router_that_scores_over_tls_alone_is_asked_so(
     plane: DataPlane, plain: bool
 ) -> None:
     site = issue("models.example", names=("models.example",))
-    plane.following.spec = RouterSpec(tls=TlsSpec("models.example", site.pem, site.key_pem, plain_http=plain))
+    plane.following.spec = RouterSpec(
+        tls=TlsSpec("models.example", site.pem, site.key_pem, plain_http=plain)
+    )
     seen: list[str] = []
 
     def haproxy(request: httpx.Request) -> httpx.Response:

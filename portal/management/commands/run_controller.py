@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from deployments.clusters import detaching
 from deployments.clusters.models import Cluster
+from deployments.clusters.router_addresses import AddressLearner
 from deployments.clusters.router_keeping import RouterKeeper
 from deployments.controller import Controller
 from deployments.errors import SlipwayError, Unavailable
@@ -91,13 +92,13 @@ def run(stop: threading.Event, period: float) -> None:
 
 
 def _keep_clusters(stop: threading.Event) -> None:
-    """Agents and routers of Docker clusters, routers of Kubernetes ones; what was detached is taken apart. An
-    Engine or an API server may be slow."""
+    """Agents and routers of Docker clusters, routers of Kubernetes ones and where these are reached; what was
+    detached is taken apart. An Engine or an API server may be slow."""
     from portal.cluster_programs import ClusterPrograms
 
-    programs, routers = ClusterPrograms(), RouterKeeper()
+    programs, routers, addresses = ClusterPrograms(), RouterKeeper(), AddressLearner()
     while not stop.wait(_CLUSTERS_EVERY):
-        for what in (programs.follow, routers.round, _requeue_detachments):
+        for what in (programs.follow, routers.round, addresses.round, _requeue_detachments):
             try:
                 close_old_connections()
                 what()

@@ -3,6 +3,7 @@
 No cluster is there; what is asked of one is `tests/kubernetes`'.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from deployments.drivers.kubernetes_belongings import Belonging
 from deployments.drivers.kubernetes_network import Network
 from deployments.errors import Unavailable
 from deployments.kube import access
+from deployments.services.models import Service
 from deployments.types import Check, CheckStatus, KubeSpec
 from portal.forms.kubernetes import KEPT
 from portal.models import User
@@ -113,6 +115,54 @@ def test_a_try_begins_and_is_shown_without_its_credentials(
     assert "is being looked at" in text
     assert SECRET not in text
     assert not Cluster.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ({"kube_service_type": "NodePort", "router_url": ""}, ""),
+        ({"kube_service_type": "LoadBalancer", "router_url": "http://127.0.0.1:8080"}, ""),
+        ({"kube_service_type": "LoadBalancer"}, "http://models.example:8080"),
+        ({"kube_service_type": "ClusterIP", "router_url": ""}, None),
+    ],
+)
+def test_an_address_is_given_or_learnt_and_never_this_machines(
+    page: Client,
+    begun: list[Any],
+    settings: Any,
+    django_capture_on_commit_callbacks: Any,
+    sent: dict[str, Any],
+    kept: str | None,
+) -> None:
+    settings.ENV = replace(settings.ENV, router_url="http://127.0.0.1:8080")
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = page.post(reverse("cluster-attach"), asked(**sent))
+    if kept is None:
+        assert list(answer.context["form"].errors) == ["router_url"]
+    else:
+        assert answer.status_code == 302
+        assert begun[0][2].router_url == kept
+
+
+def test_pages_say_that_an_address_is_pending_then_the_learnt_one(
+    cluster: Cluster, page: Client, begun: list[Any]
+) -> None:
+    url, detail = (reverse(f"cluster-{name}", args=["prod"]) for name in ("connection", "detail"))
+    assert page.post(url, connection(router_url="")).status_code == 302
+    Service.objects.create(name="diabetes", cluster=cluster)
+    uses = [
+        reverse(f"service-{name}", args=["diabetes"]) for name in ("overview", "consume", "test")
+    ]
+    for path in (detail, *uses[:2]):
+        assert "pending: the cluster’s load balancer" in page.get(path).content.decode(), path
+    assert "POST /api/v1/service/diabetes/score" in page.get(uses[2]).content.decode()
+    assert "http://ROUTER/api/v1" in page.get(uses[1]).content.decode()
+    Cluster.objects.update(kube_router_address="http://203.0.113.7")
+    for path in (detail, *uses):
+        text = page.get(path).content.decode()
+        assert "http://203.0.113.7" in text and "pending:" not in text, path
+    page.post(url, connection(router_url="", kube_service_type="NodePort"))
+    assert Cluster.objects.get().kube_router_address == ""
 
 
 def test_an_uploaded_kubeconfig_is_taken(page: Client, begun: list[Any]) -> None:
