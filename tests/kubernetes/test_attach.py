@@ -108,7 +108,7 @@ def test_a_cluster_is_attached_looked_at_again_and_given_up_without_a_trace(
     listed = attaching.belongings(stands)
     assert {item.kind for item in listed} >= {
         "Deployment", "Service", "ServiceAccount", "Secret", "Role", "RoleBinding", "ConfigMap", "Lease",
-        "NetworkPolicy", "ClusterRole", "ClusterRoleBinding", "Namespace",
+        "NetworkPolicy", "ClusterRole", "ClusterRoleBinding", "Namespace", "DaemonSet",
     }  # fmt: skip
     given_up = detach(stands)
     assert given_up.state == Detachment.State.DETACHED, given_up.problem
