@@ -34,7 +34,7 @@ from deployments.drivers.kubernetes_checks import Size, Wanted
 from deployments.drivers.kubernetes_looking import Looking
 from deployments.drivers.kubernetes_objects import Object, Place
 from deployments.drivers.kubernetes_reading import Reader, Seen
-from deployments.drivers.kubernetes_room import capacity, slim_node, slim_pod
+from deployments.drivers.kubernetes_roomwatch import RoomWatch
 from deployments.errors import Conflict, NotFound, PermanentError, SlipwayError
 from deployments.kube.api import Kube
 from deployments.kube.watching import Watched
@@ -87,7 +87,7 @@ class KubernetesDriver(Driver):
         self._reader = Reader()
         self._lock = threading.Lock()
         self._watches: _Watches | None = None
-        self._room: _Room | None = None
+        self._room: RoomWatch | None = None
         self._tails = _Tails(kube, settings.namespace)
         self._router: tuple[str, RouterSpec] = ("", _NO_SETTINGS)
         self._pods: tuple[float, RouterPods] | None = None
@@ -381,14 +381,8 @@ class KubernetesDriver(Driver):
         if self._room is None:
             with self._lock:
                 if self._room is None:
-                    self._room = _Room(self.kube)
-        return capacity(
-            self._room.nodes.objects().values(),
-            self._room.pods.objects().values(),
-            accelerator=self.settings.accelerator,
-            selector=self.settings.node_selector,
-            tolerations=self.settings.tolerations,
-        )
+                    self._room = RoomWatch(self.kube, self.settings)
+        return self._room.capacity()
 
     def _nodes_seen(self) -> tuple[NodeCapacity, ...]:
         """Without a look at the whole cluster, which a router may not be allowed, services are seen all the
@@ -468,18 +462,6 @@ class _Watches:
     def close(self) -> None:
         for watched in self._all:
             watched.close()
-
-
-class _Room:
-    """Nodes and the pods of all namespaces, of which very little is kept."""
-
-    def __init__(self, kube: Kube) -> None:
-        self.nodes = Watched(kube, "/api/v1/nodes", keep=slim_node)
-        self.pods = Watched(kube, "/api/v1/pods", keep=slim_pod)
-
-    def close(self) -> None:
-        self.nodes.close()
-        self.pods.close()
 
 
 class _Tails:
