@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import statistics
@@ -26,6 +27,7 @@ from bench.routing.processes import BenchError, free_port
 from deployments.home import Home
 from deployments.kube import access
 from deployments.kube.api import Kube
+from router.dataplane import Settings as RouterSettings
 from router.haproxy.process import HAProxy, find_binary
 from router.run import Place
 
@@ -226,6 +228,11 @@ def measure(
     if told.returncode:
         raise BenchError(told.stderr[-3000:])
     found["look"] = json.loads(told.stdout.splitlines()[-1])
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    needed = descriptors(services, arguments.slots)
+    if allowed != resource.RLIM_INFINITY and needed > allowed:
+        found["not_routed"] = f"HAProxy needs {needed} descriptors and {allowed} are allowed"
+        return found
     with running(kubeconfig, root, arguments.slots) as run:
         first = run.wait("the cluster is seen", lambda line: line["seen"] is not None)
         whole = run.wait(
@@ -278,6 +285,15 @@ def measure(
         found["servers"] = server.figures()
     found["load_average"] = round(os.getloadavg()[0], 1)
     return found
+
+
+def descriptors(services: int, slots: int) -> int:
+    """How many HAProxy asks for, with backends for these services: one for each slot's check, two for each
+    connection (at least 100 are taken), and its own."""
+    pool = RouterSettings("", 0).backends
+    while pool < services:
+        pool += min(pool, 256)
+    return pool * slots + 700
 
 
 def _ms(seconds: float) -> float:

@@ -37,7 +37,10 @@ def table(found: dict[str, Any]) -> str:
 
 def show(found: dict[str, Any]) -> None:
     print(f"\n{found['services']:,} services, {found['replicas']:,} pods")
-    print(table(found))
+    if "not_routed" in found:
+        print(found["not_routed"])
+    else:
+        print(table(found))
     for name in ("start", "look", "restart", "largest_bytes", "servers"):
         if name in found:
             told = ", ".join(f"{key} {value}" for key, value in found[name].items())

@@ -3,6 +3,7 @@
 import pytest
 
 from bench.clusterscale import report, shapes
+from bench.clusterscale.__main__ import descriptors
 from bench.clusterscale.cluster import Cluster
 from bench.routing.processes import BenchError
 from deployments.drivers import kubernetes_objects as objects
@@ -84,3 +85,12 @@ def test_the_table_has_a_column_for_each_part_that_was_measured() -> None:
     assert "services" not in text.splitlines()[0]
     line = next(line for line in text.splitlines() if line.startswith("turn p50"))
     assert line.split()[-2:] == ["4.0", "7.5"]
+
+
+@pytest.mark.parametrize(
+    ("services", "backends"), [(20, 32), (32, 32), (33, 64), (513, 768), (1000, 1024), (1025, 1280)]
+)
+def test_the_descriptors_that_haproxy_asks_for_follow_its_pool(
+    services: int, backends: int
+) -> None:
+    assert descriptors(services, 13) == backends * 13 + 700
