@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from deployments.audit.record import record
 from deployments.claims import holder, known_dead
-from deployments.clusters import kubes
+from deployments.clusters import kubes, router_addresses
 from deployments.clusters.drivers import driver_for, forget
 from deployments.clusters.models import Attachment, Cluster
 from deployments.clusters.router_settings import apply_router_on_commit
@@ -71,6 +71,7 @@ def begin(
     Raises InvalidInput with its field, or Conflict.
     """
     given = kubes.use(use)
+    router_addresses.check(given.service_type, cluster.router_url)
     kubes.give(cluster, spec, given)
     settle()
     same = Cluster.objects.filter(kube_server=spec.server, kube_namespace=given.namespace).first()

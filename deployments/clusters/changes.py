@@ -129,6 +129,8 @@ def _new(
             f"{PROCESS_CLUSTER!r} is the name of this machine itself; choose another one.",
             field="name",
         )
+    if not router_url and kind != Cluster.Kind.KUBERNETES.value:  # these may say it themselves
+        raise InvalidInput("Say where clients reach its router.", field="router_url")
     cluster = Cluster(
         name=name,
         kind=kind,

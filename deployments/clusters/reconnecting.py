@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 
 from deployments.audit.record import record
-from deployments.clusters import kubes, rechecks
+from deployments.clusters import kubes, rechecks, router_addresses
 from deployments.clusters.models import Cluster
 from deployments.errors import InvalidInput, SlipwayError
 from deployments.signals import announce
@@ -41,6 +41,7 @@ def reconnect(
 ) -> None:
     """`spec` None keeps the credentials. Raises InvalidInput with its field."""
     given = kubes.use(use)
+    router_addresses.check(given.service_type, router_url)
     if given.namespace != cluster.kube_namespace:
         raise InvalidInput(
             "A cluster stays in its namespace; attach another cluster.", field=kubes.NAMESPACE

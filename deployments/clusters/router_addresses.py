@@ -15,7 +15,7 @@ from deployments.clusters.drivers import driver_for
 from deployments.clusters.models import Cluster
 from deployments.drivers import kubernetes_router as shapes
 from deployments.drivers import kubernetes_router_address as addresses
-from deployments.errors import NotFound, SlipwayError
+from deployments.errors import InvalidInput, NotFound, SlipwayError
 from deployments.signals import announce
 
 if TYPE_CHECKING:
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PENDING_EVERY, _KNOWN_EVERY = 3.0, 20.0  # seconds
+
+
+def check(service_type: str, router_url: str) -> None:
+    """Raises InvalidInput where nobody would ever know where the router is reached."""
+    if not router_url and not addresses.pending(service_type):
+        raise InvalidInput("Say where clients reach its router.", field="router_url")
 
 
 class AddressLearner:

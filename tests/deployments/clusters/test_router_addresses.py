@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from deployments.clusters.models import Cluster, Sku
-from deployments.clusters.router_addresses import AddressLearner, learn
-from deployments.errors import NotFound, Unavailable
+from deployments.clusters.router_addresses import AddressLearner, check, learn
+from deployments.errors import InvalidInput, NotFound, Unavailable
 from deployments.services.models import Service
 
 
@@ -113,6 +113,18 @@ def test_it_is_asked_for_often_while_pending_then_seldom_and_what_is_away_keeps_
     learner.round()
     assert len(api.asked) == 3
     assert Cluster.objects.get().kube_router_address == "http://203.0.113.7"
+
+
+def test_one_of_the_two_must_say_it() -> None:
+    for kind, url in (
+        ("NodePort", ""),
+        ("LoadBalancer", ""),
+        ("ClusterIP", "http://models.example"),
+    ):
+        check(kind, url)
+    with pytest.raises(InvalidInput) as caught:
+        check("ClusterIP", "")
+    assert caught.value.field == "router_url"
 
 
 def test_one_that_is_reached_inside_only_is_not_asked(cluster: Cluster, api: Api) -> None:
