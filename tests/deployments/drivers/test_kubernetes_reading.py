@@ -214,6 +214,45 @@ def test_a_start_that_takes_too_long() -> None:
     assert read(found, said, tail="Invoking user's init function").cause.code == "StartTimedOut"
 
 
+def waiting_for_a_node() -> dict:
+    words = {"status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+    return pod(node="", phase="Pending", scheduled=words)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pod(status(state=RUNS), ready="True", annotations={names.PORT: "8000", "other": "x"}),
+        pod(status(state=RUNS), deletionTimestamp="2026-11-22T23:10:00Z"),
+        pod(status(state=ended(3), restarts=2), init=(status("fetch", state=ended(11)),)),
+        pod(status(state=RUNS, lastState=ended(137, reason="OOMKilled"), restarts=4)),
+        pod(phase="Failed")
+        | {"status": {"phase": "Failed", "reason": "Evicted", "message": "disk"}},
+        waiting_for_a_node(),
+    ],
+    ids=["ready", "leaving", "no files", "out of memory", "evicted", "no node"],
+)
+def test_what_is_kept_of_a_pod_is_all_that_is_read_of_it(found: dict) -> None:
+    more = {"type": "ContainersReady", "status": "True", "message": "x" * 500}
+    found["status"].setdefault("conditions", []).append(more)
+    found["metadata"]["managedFields"] = [{"manager": "kubelet", "fieldsV1": {"f": "x" * 5000}}]
+    found["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": "x" * 100}]
+    found["spec"]["volumes"] = [{"name": "x" * 1000}]
+    slim = replicas.slim(found)
+    assert read(slim) == read(found)
+    assert replicas.ended_container(slim) == replicas.ended_container(found)
+    assert "xxx" not in json.dumps(slim)
+
+
+def test_texts_that_pods_share_are_held_once() -> None:
+    one, two = (
+        replicas.slim(json.loads(json.dumps(pod(status(state=RUNS), uid=uid)))) for uid in "ab"
+    )
+    assert one["metadata"]["labels"][names.SERVICE] is two["metadata"]["labels"][names.SERVICE]
+    images = [item["status"]["containerStatuses"][0]["image"] for item in (one, two)]
+    assert images[0] is images[1]
+
+
 @pytest.mark.parametrize(("count", "over"), [(9, False), (10, True)])
 def test_a_start_that_is_over_is_one_before_its_node_ends_it(count: int, over: bool) -> None:
     found = pod(status(state=RUNS))
