@@ -72,6 +72,7 @@ class Agent:
         self._report: Cached[RouteReport] = Cached()
         self._keys: dict[str, tuple[ServiceSpec, dict[str, str]]] = {}
         self._asked_to_end: set[tuple[str, int]] = set()
+        self._killed: set[tuple[str, int]] = set()  # whose kill was said; it is sent until it shows
         self._trouble = ""  # why nothing can be seen, as it was said
         self._stop = threading.Event()
         self._beat_at = self._tidied_at = 0.0
@@ -337,6 +338,7 @@ class Agent:
         del self.records[record.id]
         self.prober.forget(record.id)
         self._asked_to_end = {item for item in self._asked_to_end if item[0] != record.id}
+        self._killed = {item for item in self._killed if item[0] != record.id}
 
     def _end(self, record: Record) -> Exit | None:
         if not record.run:
@@ -344,12 +346,14 @@ class Agent:
         return self.host.look(record).exit or record.last_exit
 
     def _signal(self, record: Record, what: life.Signal) -> None:
+        run = (record.id, record.run)
         if what is life.Signal.KILL:
-            if self.host.kill(record):
+            if self.host.kill(record) and run not in self._killed:
+                self._killed.add(run)
                 grace = self.pace.term_grace
                 logger.warning("%s: did not end within %g s: killed", record.id, grace)
-        elif (record.id, record.run) not in self._asked_to_end:
-            self._asked_to_end.add((record.id, record.run))
+        elif run not in self._asked_to_end:
+            self._asked_to_end.add(run)
             self.host.terminate(record)
 
     def _save(self, record: Record) -> None:

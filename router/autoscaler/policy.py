@@ -237,7 +237,7 @@ def _up(case: _Case, wanted: int, lost: int, coming: int) -> Decision:
     if coming:
         figures += f"; {coming} already starting"
     if lost:
-        figures += f"; {lost} crash or hang while starting"
+        figures += f"; {lost} crashed or hang while starting"
         if load.standing.ready == 0 and coming <= 0:
             reason = f"{figures}: more of the same would too, so nothing is added."
             return case.keep(Code.CRASHING, reason)

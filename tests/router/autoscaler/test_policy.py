@@ -184,7 +184,7 @@ class TestCrashing:
         given = load(minute(busy=4), 6, ready=4, crashing=2)
         decision = decide(given, LIMITS, State(), NOW)
         assert (decision.code, decision.replicas) == (Code.UP, 8)
-        assert "2 crash or hang while starting" in decision.reason
+        assert "2 crashed or hang while starting" in decision.reason
 
     def test_a_surplus_replica_of_a_roll_out_that_crashes_takes_nothing_away(self) -> None:
         given = load(minute(busy=0.5), 1, ready=1, crashing=1)
