@@ -1,7 +1,9 @@
 """Runs the sizes one after another and tells what each cost; see `bench/scale`."""
 
 import argparse
+import bisect
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,8 @@ def part(
         raise BenchError("the loop did not turn")
     span, first, last = lines[-1]["at"] - lines[0]["at"], lines[0], lines[-1]
     turns = sorted(line["took"] for line in lines)
+    # of CPU and by count: these hold on a busy machine too
+    used = sorted(two["cpu"] - one["cpu"] for one, two in itertools.pairwise(lines))
     events = last["events"] - first["events"]
     found: dict[str, Any] = {
         "seconds": round(span, 1),
@@ -161,6 +165,8 @@ def part(
         "turn_p50_ms": _ms(statistics.median(turns)),
         "turn_p99_ms": _ms(turns[int(len(turns) * 0.99)]),
         "turn_most_ms": _ms(turns[-1]),
+        "turn_cpu_p50_ms": _ms(statistics.median(used)),
+        "turn_cpu_p99_ms": _ms(used[int(len(used) * 0.99)]),
         "turns_a_second": round(len(lines) / span, 2),
         "loop_rss_mib": round(last["rss"] / 2**20),
         "haproxy_rss_mib": round(rss),
@@ -171,19 +177,33 @@ def part(
         "bytes_an_event": round((last["bytes"] - first["bytes"]) / events) if events else 0,
     }
     if each is not None:
-        given = {
-            name: line["at"] + line["took"] for line in run.lines(began) for name in line["joined"]
+        found |= {"done": did, "late": late} | lags(cluster.ready_at, run.lines(began), began)
+    return found
+
+
+def lags(
+    ready_at: dict[str, float], lines: Sequence[dict[str, Any]], began: float
+) -> dict[str, Any]:
+    """From a pod's being ready to its slot, in time and in the loop's turns that began in between."""
+    number = {name: index for index, line in enumerate(lines) for name in line["joined"]}
+    begins = [line["at"] for line in lines]
+    seconds, turns, asked = [], [], 0
+    for name, at in ready_at.items():
+        if at < began:
+            continue
+        asked += 1
+        if (index := number.get(name)) is not None:
+            # a turn that had begun already may have seen it
+            seconds.append(max(0.0, begins[index] + lines[index]["took"] - at))
+            turns.append(max(1, index + 1 - bisect.bisect_left(begins, at)))
+    found: dict[str, Any] = {"became_ready": asked, "were_given_a_slot": len(seconds)}
+    if seconds:
+        found |= {
+            "lag_p50_ms": _ms(statistics.median(seconds)),
+            "lag_p99_ms": _ms(sorted(seconds)[int(len(seconds) * 0.99)]),
+            "lag_turns_p50": statistics.median_low(turns),
+            "lag_turns_p99": sorted(turns)[int(len(turns) * 0.99)],
         }
-        lags = sorted(
-            given[name] - at
-            for name, at in cluster.ready_at.items()
-            if at >= began and name in given
-        )
-        asked = sum(began <= at for at in cluster.ready_at.values())
-        found |= {"done": did, "late": late, "became_ready": asked, "were_given_a_slot": len(lags)}
-        if lags:
-            found["lag_p50_ms"] = _ms(statistics.median(lags))
-            found["lag_p99_ms"] = _ms(lags[int(len(lags) * 0.99)])
     return found
 
 
@@ -321,6 +341,8 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave logs and diary")
     arguments = parser.parse_args()
     sizes = arguments.sizes or [(arguments.services, arguments.replicas)]
+    # what was started is ended then too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     root = Path(tempfile.mkdtemp(prefix="slipway-scale-"))
     found: list[dict[str, Any]] = []
     server: Server | None = None
@@ -338,6 +360,7 @@ def main() -> None:
                 for size in sizes:
                     found.append(measure(cluster, server, kubeconfig, root, size, arguments))
                     show(found[-1])
+                    sys.stdout.flush()
             finally:
                 if server is None:
                     cluster.clear()

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.clusterscale import report, shapes
-from bench.clusterscale.__main__ import descriptors
+from bench.clusterscale.__main__ import descriptors, lags
 from bench.clusterscale.cluster import Cluster
 from bench.routing.processes import BenchError
 from deployments.drivers import kubernetes_objects as objects
@@ -94,3 +94,22 @@ def test_the_descriptors_that_haproxy_asks_for_follow_its_pool(
     services: int, backends: int
 ) -> None:
     assert descriptors(services, 13) == backends * 13 + 700
+
+
+def test_a_lag_ends_with_the_turn_that_gave_the_slot() -> None:
+    def turn(at: float, *joined: str) -> dict[str, object]:
+        return {"at": at, "took": 0.1, "joined": list(joined)}
+
+    lines = [turn(10.0), turn(10.25, "b"), turn(10.5, "a")]
+    ready = {"old": 9.0, "a": 10.1, "b": 10.2, "missing": 10.3}
+    found = lags(ready, lines, 10.0)
+    assert (found["became_ready"], found["were_given_a_slot"]) == (3, 2)
+    assert found["lag_p50_ms"] == pytest.approx(325.0)  # 150 and 500
+    assert found["lag_p99_ms"] == pytest.approx(500.0)
+    assert (found["lag_turns_p50"], found["lag_turns_p99"]) == (1, 2)
+
+
+def test_a_turn_that_had_begun_when_a_pod_became_ready_may_have_seen_it() -> None:
+    found = lags({"a": 10.05}, [{"at": 10.0, "took": 0.2, "joined": ["a"]}], 9.0)
+    assert found["lag_turns_p50"] == 1
+    assert found["lag_p50_ms"] == pytest.approx(150.0)
