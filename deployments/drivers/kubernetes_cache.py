@@ -175,7 +175,7 @@ def _container(settings: KubeSettings, limit: int) -> Object:
         },
         # of the memory nearly all is the files that the kernel keeps at hand, and gives up when asked
         "resources": {
-            "requests": {"cpu": "20m", "memory": "48Mi"}, "limits": {"memory": "256Mi"},
+            "requests": {"cpu": "50m", "memory": "48Mi"}, "limits": {"memory": "256Mi"},
         },
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -38,6 +38,7 @@ for name, url in json.loads(os.environ["SLIPWAY_TRY"]).items():
             trusted = ssl.create_default_context()
             if os.environ.get("SLIPWAY_BLOB_CA"):
                 trusted.load_verify_locations(cadata=os.environ["SLIPWAY_BLOB_CA"])
+                trusted.verify_flags &= ~ssl.VERIFY_X509_STRICT
             opener = urllib.request.build_opener(
                 urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusted)
             )

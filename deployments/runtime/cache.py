@@ -255,7 +255,7 @@ def _file(path: Path) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"slipway: {text}", flush=True)  # noqa: T201  the container's output
+    print(f"slipway: {text}\n", end="", flush=True)  # noqa: T201  the output, a line in one piece
 
 
 def _service() -> str:

@@ -9,13 +9,13 @@ What broke off goes on where it was, from whoever is next: it is the same conten
 its SHA-256 is right.
 """
 
-import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from urllib.parse import urlsplit
 
+from deployments.runtime import trust
 from deployments.runtime.cache_keys import HERE, KEY
 from deployments.runtime.cache_store import Coming, NotHere, Store
 
@@ -122,10 +122,9 @@ def _asked(source: Source, begin: int) -> Iterator[HTTPResponse]:
     host, port = parts.hostname or "", parts.port
     connection: HTTPConnection
     if parts.scheme == "https":
-        context = ssl.create_default_context()
-        if source.ca:
-            context.load_verify_locations(cadata=source.ca)
-        connection = HTTPSConnection(host, port, timeout=source.connect, context=context)
+        connection = HTTPSConnection(
+            host, port, timeout=source.connect, context=trust.context(source.ca)
+        )
     else:
         connection = HTTPConnection(host, port, timeout=source.connect)
     headers = {"Accept-Encoding": "identity", **source.headers}

@@ -15,6 +15,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from deployments.runtime import trust
 from deployments.runtime.cache_keys import FROM, KEY, NODE, WRONG
 
 CONNECT_SECONDS = 3.0
@@ -100,9 +101,7 @@ class Doors:
 
     def _tls(self) -> ssl.SSLContext:
         if self._context is None:
-            self._context = ssl.create_default_context()
-            if self.ca:
-                self._context.load_verify_locations(cadata=self.ca)
+            self._context = trust.context(self.ca)
         return self._context
 
 

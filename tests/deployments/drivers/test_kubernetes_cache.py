@@ -10,6 +10,7 @@ import pytest
 from deployments.drivers import kubernetes_belongings as ours
 from deployments.drivers import kubernetes_cache as shapes
 from deployments.drivers import kubernetes_caches as caches
+from deployments.drivers import kubernetes_routers as routers
 from deployments.errors import NotFound, PermanentError
 from deployments.kube.api import UNACCESSIBLE, Listing
 from deployments.runtime import cache, cache_keys
@@ -193,6 +194,18 @@ def test_they_are_put_right_only_where_they_were_made() -> None:
     assert not caches.stand(Kube(), "models")
     assert caches.stand(Kube(secret=secret("s")), "models")
     assert caches.stand(Kube(service={"spec": {"clusterIP": "10.0.0.7"}}), "models")
+
+
+def test_drift_is_looked_for_in_them_only_where_they_were_made(monkeypatch) -> None:
+    monkeypatch.setattr(routers, "_own", lambda *_: [])
+    assert routers.wanted(Kube(), SETTINGS, "c") == []
+    found = routers.wanted(Kube(secret=secret("s")), SETTINGS, "c")
+    assert [place.body["kind"] for place in found] == [
+        "Secret",
+        "Service",
+        "NetworkPolicy",
+        "DaemonSet",
+    ]
 
 
 @pytest.mark.parametrize("there", ["secret", "service"])

@@ -54,6 +54,21 @@ def test_addresses_of_files_are_seen_by_the_first_container_alone():
     assert files["secret"]["items"] == [{"key": "files.json", "path": "files.json"}]
 
 
+def test_the_first_container_knows_its_node_and_whom_to_believe():
+    env = {
+        item["name"]: item["valueFrom"] for item in parts(a_revision()).init_containers[0]["env"]
+    }
+    assert env["NODE"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    # a revision that was staged before there was one starts all the same
+    assert env["SLIPWAY_BLOB_CA"]["secretKeyRef"] == {
+        "name": "files-1",
+        "key": "ca.pem",
+        "optional": True,
+    }
+    assert "ca.pem" not in kubernetes_pod.files_data(a_revision(), url)
+    assert kubernetes_pod.files_data(a_revision(), url, ca="PEM")["ca.pem"] == "PEM"
+
+
 def test_all_volumes_that_are_mounted_are_there():
     for own in (None, OWN):
         made = parts(a_revision(container=own))

@@ -2,21 +2,26 @@
 
 import hashlib
 import http.client
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
 from deployments.runtime import cache, fetch
 from deployments.runtime.cache_keys import FROM, KEY, key
 from deployments.runtime.cache_peers import Peers
 from deployments.runtime.cache_store import Store
 from deployments.runtime.fetch_doors import Doors
+from tests.deployments.clusters.authority import Issued, issue
 
 SECRET = "the caches' own"
 MODEL = b"weights" * 100_000
@@ -61,6 +66,16 @@ class Portal:
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
         self.thread.start()
 
+    def secure(self, issued: Issued, folder: Path) -> None:
+        """By TLS from now on, with this certificate."""
+        (folder / "site.pem").write_text(issued.pem + issued.key_pem)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "site.pem")
+        self.server.socket = context.wrap_socket(
+            self.server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self.url = self.url.replace("http:", "https:")
+
     def address(self, sha256: str) -> str:
         return f"{self.url}/blobs/{sha256}?expires=1&signature=good"
 
@@ -74,12 +89,17 @@ class Portal:
 class Node:
     """A cache, and the address that a Service would have for it."""
 
-    def __init__(self, name: str, folder: Path, portal: str) -> None:
+    def __init__(self, name: str, folder: Path, portal: str, ca: str = "") -> None:
         self.name, self.said = name, []
         store = Store(folder / name, 1 << 30, spare=0.0)
         peers = Peers(name, "", lambda: SECRET)
         self.cache = cache.Cache(
-            store, peers, portal=portal, secret=lambda: SECRET, say=self.said.append
+            store,
+            peers,
+            portal=portal,
+            secret=lambda: SECRET,
+            ca=lambda: ca,
+            say=self.said.append,
         )
         self.server = cache.Server("127.0.0.1", 0, self.cache)
         self.address = peers.address = f"127.0.0.1:{self.server.server_port}"
@@ -121,8 +141,8 @@ def portal() -> Iterator[Portal]:
 def node(portal: Portal, tmp_path: Path) -> Iterator[Callable[[str], Node]]:
     made: list[Node] = []
 
-    def make(name: str = "one", url: str = portal.url) -> Node:
-        made.append(Node(name, tmp_path / "nodes", url))
+    def make(name: str = "one", url: str = "", ca: str = "") -> Node:
+        made.append(Node(name, tmp_path / "nodes", url or portal.url, ca))
         return made[-1]
 
     yield make
@@ -130,10 +150,12 @@ def node(portal: Portal, tmp_path: Path) -> Iterator[Callable[[str], Node]]:
         item.close()
 
 
-def bring(into: Path, *wanted: fetch.Wanted, node: str = "", tries: int = 3) -> list[str]:
+def bring(
+    into: Path, *wanted: fetch.Wanted, node: str = "", ca: str = "", tries: int = 3
+) -> list[str]:
     said: list[str] = []
     into.mkdir(exist_ok=True)
-    doors = Doors(node)
+    doors = Doors(node, ca)
     fetch.fetch(list(wanted), into, said.append, doors=doors, back_off=(0.01,) * tries, silence=5.0)
     return said
 
@@ -330,6 +352,30 @@ def test_without_a_cache_the_portal_is_asked(node, portal: Portal, tmp_path: Pat
     said = bring(tmp_path / "pod", wanted)
     assert (tmp_path / "pod" / "model").read_bytes() == MODEL
     assert any("it comes from the portal" in words for words in said)
+
+
+def test_a_portal_that_a_company_vouches_for_is_believed_by_its_certificates_alone(
+    node, portal: Portal, tmp_path: Path
+) -> None:
+    times = {
+        "begins": timezone.now() - timedelta(days=1),
+        "ends": timezone.now() + timedelta(days=1),
+    }
+    company = issue("the company", authority=True, **times)
+    portal.secure(issue("portal", company, names=("127.0.0.1",), **times), tmp_path)
+    here = node("knows", ca=company.pem)
+    wanted = here.wanted(portal, "model", MODEL)
+    bring(tmp_path / "by the cache", wanted)
+    assert (tmp_path / "by the cache" / "model").read_bytes() == MODEL
+    bring(tmp_path / "by itself", replace(wanted, cache=""), ca=company.pem)
+    assert (tmp_path / "by itself" / "model").read_bytes() == MODEL
+    assert portal.asked == [sha(MODEL)] * 2
+    # and without them by nobody
+    stranger = node("does not")
+    with pytest.raises(fetch.Trouble) as refused:
+        bring(tmp_path / "pod", stranger.wanted(portal, "model", MODEL))
+    assert "CERTIFICATE_VERIFY_FAILED" in refused.value.words
+    assert portal.asked == [sha(MODEL)] * 2
 
 
 def test_what_breaks_off_in_the_cache_goes_on_at_the_portal(
