@@ -3,6 +3,7 @@
 Everything stands in one namespace, and nodes bear a label; `clear` takes away both and nothing else.
 """
 
+import contextlib
 import itertools
 import json
 import math
@@ -18,7 +19,7 @@ from deployments.drivers import kubernetes_names as names
 from deployments.drivers import kubernetes_objects as objects
 from deployments.drivers import kubernetes_pod, kubernetes_router
 from deployments.drivers.kubernetes import KubernetesDriver
-from deployments.errors import Conflict, SlipwayError
+from deployments.errors import Conflict, NotFound, SlipwayError
 from deployments.kube.api import Kube, Object
 
 _BASE = f"/api/v1/namespaces/{NAMESPACE}"
@@ -83,7 +84,13 @@ class Cluster:
         self._all(self.kube.delete, [f"{_BASE}/services/{_name(item)}" for item in services])
         for item in self.kube.items("/api/v1/nodes", labels=shapes.MARK).items:
             self.kube.delete(f"/api/v1/nodes/{_name(item)}")
-        self.kube.delete(f"/api/v1/namespaces/{NAMESPACE}")
+        space = f"/api/v1/namespaces/{NAMESPACE}"
+        self.kube.delete(space)
+        with contextlib.suppress(NotFound):  # some controller was faster
+            found = self.kube.get(space)
+            # nobody else lets it go where there are no controllers
+            found["spec"] = {"finalizers": []}
+            self.kube._json("PUT", f"{space}/finalize", body=found)
 
     def _delete_all(self, path: str) -> None:
         end = time.monotonic() + 600
@@ -97,7 +104,10 @@ class Cluster:
         raise BenchError(f"{path} could not be emptied.")
 
     def begin(self) -> None:
-        """What a namespace has once."""
+        """What a namespace has once; a killed run may have left one."""
+        with contextlib.suppress(NotFound):
+            self.kube.get(f"/api/v1/namespaces/{NAMESPACE}")
+            self.clear()
         self._make("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         for item in objects.shared(PLACE):
             self.kube.apply(objects.path(item), item)
