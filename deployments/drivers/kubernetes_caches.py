@@ -5,6 +5,7 @@ portal alone; so where the portal may not make them (an older Role), there are n
 """
 
 import base64
+import hashlib
 import secrets
 from collections.abc import Mapping
 
@@ -45,10 +46,8 @@ def staged(
 ) -> dict[str, str]:
     """What a revision's Secret holds: its files' addresses at the portal, and in the caches where these are.
     Raises SlipwayError."""
-    base, key = settings.blob_url, ""
-    if shapes.wanted(settings):
-        key = _key(kube, settings.namespace)
-    address = _address(kube, settings.namespace) if key else ""
+    base = settings.blob_url
+    address, key = _told(kube, settings)
 
     def cached(sha256: str) -> tuple[str, str]:
         if not address:
@@ -58,6 +57,19 @@ def staged(
     return files_data(
         revision, lambda sha256: blobs.url(sha256, base), cached=cached, ca=settings.blob_ca
     )
+
+
+def stamp(kube: Kube, settings: KubeSettings) -> str:
+    """Another one when pods are to be told of other caches. Raises SlipwayError."""
+    told = "\n".join(_told(kube, settings))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _told(kube: Kube, settings: KubeSettings) -> tuple[str, str]:
+    """The caches' address and key; both "" where there are none."""
+    key = _key(kube, settings.namespace) if shapes.wanted(settings) else ""
+    address = _address(kube, settings.namespace) if key else ""
+    return (address, key) if address else ("", "")
 
 
 def _may(kube: Kube, namespace: str) -> bool:

@@ -230,7 +230,8 @@ def tell(peers: Peers, address: str) -> None:
 
 def keep_telling(peers: Peers, service: str, stop: threading.Event) -> None:
     """Until `stop`: one that the Service chooses, and one that is known."""
-    while not stop.wait(peers.round_seconds() * _ANY.uniform(0.8, 1.2)):
+    wait = 0.0
+    while not stop.wait(wait):
         others = peers.others()
         for address in (service, _ANY.choice(others) if others else ""):
             if not address:
@@ -239,6 +240,7 @@ def keep_telling(peers: Peers, service: str, stop: threading.Event) -> None:
                 tell(peers, address)
             except (OSError, http.client.HTTPException, ValueError):
                 continue  # the next round asks another
+        wait = peers.round_seconds() * _ANY.uniform(0.8, 1.2)
 
 
 def _begin(ranges: str) -> int:

@@ -2,12 +2,13 @@
 
 The pods of a Kubernetes cluster fetch a revision's files when they start, be that a week after the
 deployment: the addresses in the revision's Secret must be good then. `driver.stage` writes what there is to
-write, and changes nothing while the addresses are the same (`registry.addresses`). Reads rows; the cluster is
-told by its driver. What this forgets is done once more.
+write, and changes nothing while the addresses are the same (`registry.addresses`). When the nodes' caches are
+others than they were, pods are told at once. Reads rows; the cluster is told by its driver. What this forgets
+is done once more.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from django.conf import settings
 
@@ -22,13 +23,29 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 10  # a cycle: what is left is due in the next one
 _AGAIN = 60.0  # seconds after one that failed
+_CACHES_EVERY = 30.0  # seconds for which the caches are taken to be the same
+
+
+def caches_of(driver: Driver) -> object:
+    """Another value when the nodes' caches are others; None where it is not known. Asks the cluster."""
+    from deployments.drivers import kubernetes_caches
+    from deployments.drivers.kubernetes import KubernetesDriver
+
+    if not isinstance(driver, KubernetesDriver):
+        return None
+    try:
+        return kubernetes_caches.stamp(driver.kube, driver.settings)
+    except SlipwayError:
+        return None
 
 
 class Restaging:
     """Of all clusters. Times are epoch seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, caches: Callable[[Driver], object] = caches_of) -> None:
         self._done: dict[int, dict[tuple[int, int], float]] = {}
+        self._caches = caches
+        self._known: dict[int, tuple[float, object]] = {}
 
     def turn(
         self, cluster: Cluster, services: Iterable[Service], driver: Driver, now: float
@@ -37,7 +54,7 @@ class Restaging:
         if cluster.kind != Cluster.Kind.KUBERNETES:
             return 0
         every = settings.ENV.blob_url_seconds / 4
-        before = self._done.get(cluster.pk, {})
+        before = {} if self._others(cluster, driver, now) else self._done.get(cluster.pk, {})
         wanted = {
             (version.pk, version.current_id): version
             for service in services
@@ -54,6 +71,15 @@ class Restaging:
             renewed += good
         self._done[cluster.pk] = done
         return renewed
+
+    def _others(self, cluster: Cluster, driver: Driver, now: float) -> bool:
+        """Whether the caches are others than they were known to be."""
+        looked_at, known = self._known.get(cluster.pk, (float("-inf"), None))
+        if now - looked_at < _CACHES_EVERY:
+            return False
+        found = self._caches(driver)
+        self._known[cluster.pk] = (now, known if found is None else found)
+        return found is not None and known is not None and found != known
 
     def _renew(self, version: ServiceVersion, cluster: Cluster, driver: Driver) -> bool:
         revision = version.current

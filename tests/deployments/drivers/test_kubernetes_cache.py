@@ -190,6 +190,21 @@ def test_files_are_told_with_the_caches_address_and_a_key_of_their_own() -> None
     assert len({row["key"] for row in rows}) == len(rows)
 
 
+def test_pods_are_told_anew_when_the_address_or_the_key_is_another() -> None:
+    at = {"spec": {"clusterIP": "10.0.0.7"}}
+    stamps = [
+        caches.stamp(kube, SETTINGS)
+        for kube in (
+            Kube(),
+            Kube(secret=secret("s"), service=at),
+            Kube(secret=secret("t"), service=at),
+            Kube(secret=secret("s"), service={"spec": {"clusterIP": "10.0.0.8"}}),
+        )
+    ]
+    assert len(set(stamps)) == 4
+    assert caches.stamp(Kube(service=at), SETTINGS) == stamps[0]
+
+
 def test_they_are_put_right_only_where_they_were_made() -> None:
     assert not caches.stand(Kube(), "models")
     assert caches.stand(Kube(secret=secret("s")), "models")

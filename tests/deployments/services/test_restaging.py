@@ -48,6 +48,17 @@ def test_a_cluster_that_is_away_is_tried_again_a_minute_later(services, fake):
     assert restaging.turn(cluster, services, fake, 1e6 + 60) == 1
 
 
+def test_when_the_caches_are_others_pods_are_told_at_once(services, fake):
+    caches: list[object] = ["one", "one", None, "one", "two", "two"]
+    restaging = Restaging(lambda driver: caches.pop(0))
+    cluster = services[0].cluster
+    renewed = [restaging.turn(cluster, services, fake, 1e6 + 30 * n) for n in range(6)]
+    assert renewed == [1, 0, 0, 0, 1, 0]
+    assert caches == []
+    # and they are not asked for in each cycle
+    assert restaging.turn(cluster, services, fake, 1e6 + 30 * 5 + 29) == 0
+
+
 def test_other_clusters_and_services_that_go_are_left_alone(services, fake):
     services[0].deleting = True
     assert Restaging().turn(services[0].cluster, services, fake, 1e6) == 0
