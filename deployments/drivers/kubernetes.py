@@ -242,7 +242,7 @@ class KubernetesDriver(Driver):
         known = self._pods
         if known is None or time.monotonic() - known[0] > _PODS_FOR:
             try:
-                nodes = len(self._nodes())
+                nodes: tuple[NodeCapacity, ...] | None = self._nodes()
             except SlipwayError:
                 nodes = None
             found = kubernetes_routers.router_pods(self.kube, self.settings, nodes)

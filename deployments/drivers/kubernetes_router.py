@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.drivers import kubernetes_names as names
+from deployments.drivers.kubernetes_objects import quantity
 from deployments.types import (
     KubeSettings,
+    NodeCapacity,
     Purpose,
     ReplicaRoute,
     RouteReport,
@@ -275,8 +277,7 @@ def _pod(settings: KubeSettings, cluster: str) -> Object:
 
 
 def _container(settings: KubeSettings, cluster: str) -> Object:
-    light = settings.purpose is Purpose.DEV_TEST
-    asked = {"cpu": "100m", "memory": "256Mi"} if light else {"cpu": "500m", "memory": "512Mi"}
+    cpu, memory = _asked(settings.purpose)
     given = (
         ("POD", "metadata.name"), ("POD_IP", "status.podIP"), ("NODE", "spec.nodeName"),
         ("NAMESPACE", "metadata.namespace"),
@@ -308,7 +309,7 @@ def _container(settings: KubeSettings, cluster: str) -> Object:
         "livenessProbe": _probe(
             "/live", initialDelaySeconds=30, periodSeconds=10, failureThreshold=6, timeoutSeconds=5
         ),
-        "resources": {"requests": asked, "limits": {"memory": "2Gi"}},
+        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": "2Gi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -320,6 +321,11 @@ def _container(settings: KubeSettings, cluster: str) -> Object:
             {"name": "peers", "mountPath": _TOKENS, "readOnly": True},
         ],
     }  # fmt: skip
+
+
+def _asked(purpose: Purpose) -> tuple[str, str]:
+    """CPU and memory that a pod asks for."""
+    return ("100m", "256Mi") if purpose is Purpose.DEV_TEST else ("500m", "512Mi")
 
 
 def _probe(path: str, **times: int) -> Object:
@@ -348,13 +354,26 @@ def leaving(pod: Mapping[str, Any]) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
-def size(deployment: Mapping[str, Any], purpose: Purpose, nodes: int | None) -> RouterPods:
-    """How many pods there are, may be, and would find a place: where each has a node of its own, as
-    many as there are nodes left. `nodes` None is unknown."""
+def size(
+    deployment: Mapping[str, Any], purpose: Purpose, nodes: Sequence[NodeCapacity] | None
+) -> RouterPods:
+    """How many pods there are, may be, and would find a place: as many as nodes are left where each has a
+    node of its own, else as many as there is free room for. `nodes` None is unknown."""
     pods = int(deployment.get("spec", {}).get("replicas", 1))
     least, most = PODS[purpose]
-    free = None if nodes is None else max(nodes - pods, 0)
+    free: int | None = None
+    if nodes is not None and purpose is Purpose.FAST_PROD:
+        free = max(len(nodes) - pods, 0)
+    elif nodes is not None:
+        free = sum(_fitting(node, *_asked(purpose)) for node in nodes)
     return RouterPods(pods, least, max(most, least), free)
+
+
+def _fitting(node: NodeCapacity, cpu: str, memory: str) -> int:
+    """How many pods that ask for so much have room on a node."""
+    cores = node.cpu_free / quantity(cpu)
+    gib = node.memory_gb_free / (quantity(memory) / 2**30)
+    return max(int(min(cores, gib)), 0)
 
 
 def together(reports: Sequence[RouteReport]) -> RouteReport | None:

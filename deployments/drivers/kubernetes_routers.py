@@ -8,7 +8,7 @@ import contextlib
 import json
 import secrets
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.codec import from_json
@@ -17,7 +17,7 @@ from deployments.drivers import kubernetes_names as names
 from deployments.drivers import kubernetes_router as shapes
 from deployments.errors import Conflict, NotFound, PermanentError, SlipwayError, Unavailable
 from deployments.kube.api import Kube
-from deployments.types import KubeSettings, Purpose, RouteReport, RouterPods
+from deployments.types import KubeSettings, NodeCapacity, Purpose, RouteReport, RouterPods
 
 _ASK_SECONDS = 3.0
 
@@ -77,9 +77,11 @@ def remove_router(kube: Kube, settings: KubeSettings) -> None:
             return  # then we made none
 
 
-def router_pods(kube: Kube, settings: KubeSettings, nodes: int | None) -> RouterPods:
-    """How many pods it has and may have; `nodes` is how many the cluster has, None where that is not
-    known. Raises NotFound where there is no router."""
+def router_pods(
+    kube: Kube, settings: KubeSettings, nodes: Sequence[NodeCapacity] | None
+) -> RouterPods:
+    """How many pods it has and may have; `nodes` are the cluster's with their free room, None where that is
+    not known. Raises NotFound where there is no router."""
     found = kube.get(_deployment(settings.namespace))
     return shapes.size(found, settings.purpose, nodes)
 

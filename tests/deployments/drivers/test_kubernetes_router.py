@@ -5,6 +5,7 @@ import pytest
 from deployments.drivers import kubernetes_router as shapes
 from deployments.types import (
     KubeSettings,
+    NodeCapacity,
     Purpose,
     ReplicaRoute,
     RouteReport,
@@ -116,11 +117,32 @@ def test_the_service_is_of_the_type_asked_for(
     assert spec["ports"][0].get("nodePort") == expected
 
 
+def node(cores: float, gib: float = 64.0) -> NodeCapacity:
+    return NodeCapacity(f"node-{cores}", 8.0, cores, 64.0, gib)
+
+
 def test_how_many_more_pods_there_may_be_is_what_nodes_are_left() -> None:
     found = {"spec": {"replicas": 3}}
-    assert shapes.size(found, Purpose.FAST_PROD, 5) == RouterPods(3, 3, 10, 2)
+    five = [node(0.1)] * 5
+    assert shapes.size(found, Purpose.FAST_PROD, five) == RouterPods(3, 3, 10, 2)
+    assert shapes.size(found, Purpose.FAST_PROD, five[:2]).free == 0
     assert shapes.size(found, Purpose.FAST_PROD, None).free is None
-    assert shapes.size({"spec": {"replicas": 1}}, Purpose.DEV_TEST, 9) == RouterPods(1, 1, 1, 8)
+
+
+def test_where_pods_may_share_a_node_it_is_what_there_is_room_for() -> None:
+    found = {"spec": {"replicas": 3}}
+
+    def free(*nodes: NodeCapacity) -> int | None:
+        return shapes.size(found, Purpose.DENSE_PROD, nodes).free
+
+    assert free(node(0.49)) == 0
+    assert free(node(0.5)) == 1
+    assert free(node(1.6), node(0.4), node(0.5)) == 4
+    assert free(node(4.0, gib=1.2)) == 2  # memory is short there
+    assert free(node(-1.0)) == 0
+    assert shapes.size(found, Purpose.DENSE_PROD, None).free is None
+    one = shapes.size({"spec": {"replicas": 1}}, Purpose.DEV_TEST, [node(1.0)])
+    assert (one.least, one.most) == (1, 1)
 
 
 def report(at: float, **states: RouteState) -> RouteReport:
