@@ -33,6 +33,7 @@ from deployments.services.models import Deployment, Service
 from portal import previous_runs
 from portal.log_merge import Line, Part, merge, plain, shown
 from portal.previous_runs import PreviousRun
+from portal.replicas import replica_views
 
 PAGE = 2000  # lines of a page, at most
 _FEWEST = 100  # lines read of one log at a time, at least
@@ -55,15 +56,25 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A log in Slipway's own folder; its cursor is a byte offset."""
+    """A log in Slipway's own folder; its cursor is a byte offset. Lines of `without` are left out."""
 
     key: str
     path: Path
+    without: frozenset[str] = frozenset()
 
     def read(self, cursor: str, limit: int) -> tuple[list[Line], str]:
         offset = int(cursor) if cursor.isdecimal() else 0
-        entries, after = logstore.read(self.path, offset, limit)
-        return [Line(e.at, e.source, "", plain(e.text)) for e in entries], str(after)
+        lines: list[Line] = []
+        while len(lines) < limit:
+            entries, offset = logstore.read(self.path, offset, limit - len(lines))
+            if not entries:
+                break
+            lines += [
+                Line(e.at, e.source, "", plain(e.text))
+                for e in entries
+                if e.source not in self.without
+            ]
+        return lines, str(offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +161,11 @@ def _service_logs(name: str, seen: dict[str, str]) -> list[_File | _Replica]:
     earlier = deployments.filter(pk__in=followed).values_list("pk", flat=True) if followed else []
     ids = sorted({*earlier, *([latest] if latest else [])})
     kept = _kept(service.cluster)
-    replicas = [
-        _Replica(f"replica:{replica}", kept, replica) for replica in kept.log_replicas(name)
-    ]
-    return [*(_deployment(pk) for pk in ids), *replicas]
+    names = kept.log_replicas(name)
+    replicas = [_Replica(f"replica:{replica}", kept, replica) for replica in names]
+    # a deployment's log holds what its replicas said as they started: not twice, where they are read
+    read = frozenset({*names, *(view.replica.id for view in replica_views(service.replicas))})
+    return [*(_deployment(pk, read) for pk in ids), *replicas]
 
 
 def _service(name: str) -> Service:
@@ -170,8 +182,8 @@ def _kept(cluster: Cluster) -> Driver | Kept:
     return driver_for(cluster)
 
 
-def _deployment(pk: int) -> _File:
-    return _File(f"deployment:{pk}", settings.HOME.deployment_log(pk))
+def _deployment(pk: int, without: frozenset[str] = frozenset()) -> _File:
+    return _File(f"deployment:{pk}", settings.HOME.deployment_log(pk), without)
 
 
 def _encode(positions: dict[str, str]) -> str:

@@ -49,6 +49,24 @@ def test_a_service_is_its_latest_deployment_and_all_replicas_by_time(
     assert page.at_end
 
 
+@pytest.mark.parametrize("limit", [1, 2, 2000])
+def test_what_a_deployment_copied_of_a_replica_is_not_shown_twice(
+    service: Service, driver: FakeDriver, limit: int
+) -> None:
+    deployment = deploy(service)
+    path = settings.HOME.deployment_log(deployment.pk)
+    for number in range(6):
+        for source in ("pipeline", "a", "gone"):
+            entry = logstore.LogEntry(number, source, f"{source}{number}")
+            logstore.append(path, [entry])
+        driver.say("a", number, f"a{number}")
+    found = texts("service:diabetes", limit)
+    assert sorted(found) == sorted(
+        f"{source}{number}" for source in ("pipeline", "a", "gone") for number in range(6)
+    )
+    assert texts(f"deployment:{deployment.pk}").count("a3") == 1
+
+
 @pytest.mark.parametrize("limit", [1, 3, 150, 2000])
 def test_pages_of_any_size_give_each_line_once(
     service: Service, driver: FakeDriver, limit: int
