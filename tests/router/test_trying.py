@@ -97,7 +97,8 @@ async def test_a_router_that_scores_over_tls_alone_is_asked_so(
     await _try(plane, haproxy)
     assert seen == ["http:8080" if plain else "https:8443"]
     _, trusted = Tries(plane)._door()
-    assert isinstance(trusted, bool if plain else ssl.SSLContext)
+    assert trusted.verify_mode is ssl.CERT_REQUIRED
+    assert trusted.cert_store_stats()["x509"] == (0 if plain else 1)
 
 
 async def test_no_more_are_inside_than_memory_is_for(plane: DataPlane) -> None:
