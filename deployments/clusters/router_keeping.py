@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from django.db import transaction
+from django.utils import timezone
 
 from deployments.audit.record import record
 from deployments.clusters import router_settings
@@ -108,8 +109,8 @@ class RouterKeeper:
             keeping.mend(driver.kube, driver.settings, cluster.name, drifted, kept.known)
             router_settings.apply_router(cluster.pk)
             self._mended(cluster, drifted)
-            said = Check(CHECK, CheckStatus.PASS, f"{verdict.reason}: it was put right.")
-            self._say(cluster, said)
+            words = f"{timezone.now():%Y-%m-%d %H:%M} UTC: {verdict.reason}; it was put right."
+            self._say(cluster, Check(CHECK, CheckStatus.PASS, words))
             return
         if not mending:
             kept.state = verdict.state
