@@ -106,8 +106,12 @@ class RouterKeeper:
             log.warning("cluster %s: %s; it is put right", cluster.name, verdict.reason)
             # counted before it is tried: what fails each time is not tried for ever
             kept.state = verdict.state
-            keeping.mend(driver.kube, driver.settings, cluster.name, drifted, kept.known)
-            router_settings.apply_router(cluster.pk)
+            try:
+                keeping.mend(driver.kube, driver.settings, cluster.name, drifted, kept.known)
+                router_settings.apply_router(cluster.pk)
+            except Unavailable:
+                kept.state = replace(verdict.state, mended=verdict.state.mended - 1)
+                raise
             self._mended(cluster, drifted)
             words = f"{timezone.now():%Y-%m-%d %H:%M} UTC: {verdict.reason}; it was put right."
             self._say(cluster, Check(CHECK, CheckStatus.PASS, words))
