@@ -365,6 +365,7 @@ class Replica:
     last_exit: Exit | None = None
     cause: Cause | None = None  # why it is not ready, when that is known
     note: str = ""  # said to a person: "memory limit not enforced: no cgroup"
+    unheard: bool = False  # was ready when last heard of, and may be still: nobody there tells
 
 
 @dataclass(frozen=True, slots=True)

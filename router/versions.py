@@ -133,5 +133,6 @@ class Versions:
                 self._concurrency.get(f"{service}/{replica.revision}", 1),
             )
             for replica in version.replicas
-            if replica.phase is Phase.READY and replica.address
+            # of one that its node does not tell of, HAProxy's own check is the better word
+            if (replica.phase is Phase.READY or replica.unheard) and replica.address
         )

@@ -168,6 +168,17 @@ def probe(message: str, seconds: int | None, log: str, revision: RevisionSpec) -
     return Cause("Unresponsive", f"{said}. It takes no requests until it answers.", log or message)
 
 
+def node_unheard(node: str) -> Cause:
+    """A pod that was ready when its node was last heard."""
+    return Cause(
+        "NodeNotReady",
+        f"Kubernetes hears nothing of the node {node}. The replica takes requests for as long as it "
+        "answers the router; it is made again elsewhere once Kubernetes gives it up, after five minutes as "
+        "a rule. See to the node's kubelet.",
+        f"node {node}",
+    )
+
+
 def evicted(status: dict[str, Any]) -> Cause:
     """A pod that its node put out."""
     reason = status.get("reason") or "Failed"

@@ -34,6 +34,9 @@ _KEPT_OF_META = ("name", "uid", "resourceVersion", "creationTimestamp", "deletio
 _KEPT_LABELS = (names.PART, names.SERVICE, names.VERSION, names.REVISION)
 _KEPT_OF_STATUS = ("phase", "reason", "message", "podIP")
 _KEPT_CONDITIONS = ("Ready", "PodScheduled")
+_SPOKEN = 30.0  # seconds before a pod was not ready any more in which a probe's failure was said
+_SPOKEN_OFTEN = 15  # of more than 25 the node tells but one in five minutes
+_WELL = {"type": "ContainersReady", "status": "True"}
 _KEPT_OF_CONDITION = ("type", "status", "message", "lastTransitionTime")
 _KEPT_OF_CONTAINER = ("name", "state", "lastState", "restartCount", "started", "image")
 
@@ -50,13 +53,14 @@ def slim(pod: Object) -> Object:
         for item in status.get("conditions") or ()
         if item.get("type") in _KEPT_CONDITIONS
     ]
+    if silent(pod):
+        standing["conditions"].append(_WELL)
     for listed in ("initContainerStatuses", "containerStatuses"):
         standing[listed] = [_some(item, _KEPT_OF_CONTAINER) for item in status.get(listed) or ()]
-    return {
-        "metadata": kept,
-        "spec": {"nodeName": _one(spec.get("nodeName", "")), "startTries": _tries(pod)},
-        "status": standing,
-    }
+    asked: Object = {"nodeName": _one(spec.get("nodeName", "")), "startTries": _tries(pod)}
+    if spec.get("readinessGates"):
+        asked["readinessGates"] = True
+    return {"metadata": kept, "spec": asked, "status": standing}
 
 
 def _some(found: Object, wanted: Sequence[str]) -> Object:
@@ -106,6 +110,45 @@ def event(found: Object) -> Object | None:
     }
 
 
+def silent(pod: Object) -> bool:
+    """Whether Kubernetes calls it not ready for the want of a word from its node: the node's own word on its
+    containers stands as it was then."""
+    return (
+        _may_be_ready(pod) and condition(pod["status"], "ContainersReady").get("status") == "True"
+    )
+
+
+def unheard(pod: Object, events: Sequence[Object]) -> bool:
+    """Whether it was ready and nothing speaks against it, though it is not called so: its node is silent, or
+    its kubelet was started anew and has not asked it yet. One that did not answer has an event."""
+    if silent(pod):
+        return True
+    status = pod.get("status", {})
+    began = [
+        at(item.get("state", {}).get("running", _NOTHING).get("startedAt"))
+        for item in status.get("containerStatuses") or ()
+    ]
+    changed = at(condition(status, "Ready").get("lastTransitionTime"))
+    if not _may_be_ready(pod) or not began or not min(began) or changed <= max(began):
+        return False  # it has not been ready in this run
+    return not any(
+        said["reason"] == "Unhealthy"
+        and (said["at"] >= changed - _SPOKEN or said["count"] >= _SPOKEN_OFTEN)
+        for said in events
+    )
+
+
+def _may_be_ready(pod: Object) -> bool:
+    """Not called ready, by no word of others than its node."""
+    status = pod.get("status", {})
+    return (
+        condition(status, "Ready").get("status") in ("False", "Unknown")
+        and status.get("phase") == "Running"
+        and not pod.get("spec", {}).get("readinessGates")
+        and not pod["metadata"].get("deletionTimestamp")
+    )
+
+
 def at(text: object) -> float:
     """Seconds since the epoch of a time as the API server writes it; 0 for none."""
     if not text:
@@ -151,6 +194,7 @@ def replica(
         last_exit=last,
         cause=cause,
         note=note,
+        unheard=unheard(pod, events),
     )
 
 
@@ -206,6 +250,8 @@ def _stands(
     phase = Phase.STARTING if revision.container is not None else Phase.LOADING
     if model.get("started"):
         # it has begun, and does not answer now
+        if silent(pod):
+            return phase, causes.node_unheard(pod["spec"]["nodeName"]), ""
         words = _unhealthy(events)
         return phase, causes.probe(words, None, "", revision) if words else None, ""
     if last is not None and restarts_of(pod):

@@ -97,7 +97,7 @@ def _seen(kube: Kube, namespace: str, pod: Mapping[str, Any]) -> RouterPod:
     words = ""
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            words = condition.get("message", "")
+            words = _placed(condition.get("message", ""))
     for container in status.get("containerStatuses") or ():
         state = container.get("state", {}).get("waiting") or {}
         if state.get("reason"):
@@ -106,6 +106,13 @@ def _seen(kube: Kube, namespace: str, pod: Mapping[str, Any]) -> RouterPod:
         if ended:
             words = f"ended with exit code {ended.get('exitCode')}: {_last(kube, namespace, name)}"
     return RouterPod(name, shapes.pod_ready(pod), pod.get("spec", {}).get("nodeName", ""), words)
+
+
+def _placed(said: str) -> str:
+    """The scheduler's words, after what they mean for a pod that wants a node for itself."""
+    if "anti-affinity" not in said:
+        return said
+    return f"no node is free that has no pod of the router yet, and this purpose wants one for each: {said}"
 
 
 def _last(kube: Kube, namespace: str, pod: str) -> str:

@@ -1,6 +1,6 @@
 """What the loop takes in of what the cluster shows."""
 
-from deployments.types import Observation, ObservedService
+from deployments.types import Observation, ObservedService, Phase
 from router.haproxy.pool import Key
 from router.versions import Versions
 from tests.router.fakes import replica, service
@@ -35,3 +35,16 @@ def test_a_service_that_was_scaled_is_taken_in_anew_though_it_looks_the_same():
     versions.look_again("demo")
     versions.take_in(seen)
     assert not version.decided
+
+
+def test_a_replica_whose_node_is_silent_is_asked_on_but_is_no_capacity_to_scale_by():
+    versions = Versions({}, {})
+    seen = (
+        replica("demo-1", "demo", "127.0.0.1:1"),
+        replica("demo-2", "demo", "127.0.0.1:2", Phase.LOADING, unheard=True),
+        replica("demo-3", "demo", "127.0.0.1:3", Phase.LOADING),
+    )
+    versions.take_in(Observation(1.0, (ObservedService(service("demo"), (), seen),)))
+    version = versions.by_key[Key("demo", "default")]
+    assert [item.replica for item in version.wanted] == ["demo-1", "demo-2"]
+    assert version.standing.ready == 1

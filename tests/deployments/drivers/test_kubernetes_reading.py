@@ -219,6 +219,21 @@ def waiting_for_a_node() -> dict:
     return pod(node="", phase="Pending", scheduled=words)
 
 
+GONE = replicas.at("2026-11-22T23:30:00Z")
+
+
+def asked_no_more(**more: object) -> dict:
+    """One whose kubelet was started anew: not ready from then on, in the run in which it was."""
+    since = "2026-11-22T23:30:00Z"
+    return pod(status(state=RUNS, started=False), ready="False", ready_since=since, **more)
+
+
+def not_heard_of(**more: object) -> dict:
+    found = pod(status(state=RUNS, started=True), ready="False", **more)
+    found["status"]["conditions"].append({"type": "ContainersReady", "status": "True"})
+    return found
+
+
 @pytest.mark.parametrize(
     "found",
     [
@@ -229,11 +244,22 @@ def waiting_for_a_node() -> dict:
         pod(phase="Failed")
         | {"status": {"phase": "Failed", "reason": "Evicted", "message": "disk"}},
         waiting_for_a_node(),
+        not_heard_of(),
+        asked_no_more(),
     ],
-    ids=["ready", "leaving", "no files", "out of memory", "evicted", "no node"],
+    ids=[
+        "ready",
+        "leaving",
+        "no files",
+        "out of memory",
+        "evicted",
+        "no node",
+        "node unheard",
+        "not asked",
+    ],  # fmt: skip
 )
 def test_what_is_kept_of_a_pod_is_all_that_is_read_of_it(found: dict) -> None:
-    more = {"type": "ContainersReady", "status": "True", "message": "x" * 500}
+    more = {"type": "Initialized", "status": "True", "message": "x" * 500}
     found["status"].setdefault("conditions", []).append(more)
     found["metadata"]["managedFields"] = [{"manager": "kubelet", "fieldsV1": {"f": "x" * 5000}}]
     found["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": "x" * 100}]
@@ -242,6 +268,64 @@ def test_what_is_kept_of_a_pod_is_all_that_is_read_of_it(found: dict) -> None:
     assert read(slim) == read(found)
     assert replicas.ended_container(slim) == replicas.ended_container(found)
     assert "xxx" not in json.dumps(slim)
+
+
+def test_a_replica_whose_node_is_silent_is_not_ready_and_may_be_asked() -> None:
+    found = read(not_heard_of())
+    assert (found.phase, found.unheard) == (Phase.LOADING, True)
+    assert found.cause is not None
+    assert found.cause.code == "NodeNotReady"
+    assert "the node n1" in found.cause.message
+
+
+@pytest.mark.parametrize(
+    ("events", "unheard"),
+    [
+        ([], True),
+        ([event("Unhealthy", "Readiness probe failed: 503", at=GONE - 31)], True),
+        ([event("Unhealthy", "Readiness probe failed: 503", at=GONE - 30)], False),
+        ([event("Unhealthy", "Readiness probe failed: 503", at=GONE + 1)], False),
+        ([event("Unhealthy", "Readiness probe failed: 503", at=GONE - 600, count=15)], False),
+        ([event("Pulled", "Container image already present", at=GONE)], True),
+    ],
+)
+def test_a_replica_that_a_new_kubelet_has_not_asked_yet_may_be_asked(
+    events: list[dict], unheard: bool
+) -> None:
+    found = read(asked_no_more(), *events)
+    assert (found.phase, found.unheard) == (Phase.LOADING, unheard)
+
+
+def test_a_replica_that_was_started_again_was_not_ready_in_this_run() -> None:
+    again = {"running": {"startedAt": "2026-11-22T23:30:00Z"}}
+    found = pod(status(state=again, restarts=1), ready="False", ready_since="2026-11-22T23:30:00Z")
+    assert not read(found).unheard
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pod(status(state=RUNS), ready="True"),
+        pod(status(state=RUNS, started=True)),  # its own node says that it is not ready
+        not_heard_of(deletionTimestamp="2026-11-22T23:10:00Z"),
+        not_heard_of(phase="Failed"),
+        asked_no_more(deletionTimestamp="2026-11-22T23:30:00Z"),
+        asked_no_more() | {"spec": {"nodeName": "n1", "readinessGates": [{"conditionType": "x"}]}},
+        not_heard_of() | {"spec": {"nodeName": "n1", "readinessGates": [{"conditionType": "x"}]}},
+    ],
+    ids=[
+        "ready",
+        "not ready",
+        "leaving",
+        "evicted",
+        "left unasked",
+        "gate unasked",
+        "not ready for another reason",
+    ],  # fmt: skip
+)
+def test_a_replica_that_its_node_speaks_for_is_what_it_says(found: dict) -> None:
+    assert not read(found).unheard
+    assert not read(replicas.slim(found)).unheard
 
 
 def test_texts_that_pods_share_are_held_once() -> None:
