@@ -19,8 +19,8 @@ INDEX = Path(__file__).parent.parent / "docs" / "pages.md"
 
 
 class Picture(NamedTuple):
-    """`path` may hold {service}, {cluster}, {docker} and {run}; `words` say what the page is for, and may be
-    empty."""
+    """`path` may hold {service}, {cluster}, {docker}, {kubernetes}, {attachment} and {run}; `words` say what
+    the page is for, and may be empty."""
 
     name: str
     path: str
@@ -87,6 +87,12 @@ PAGES = (
             "Checked by HAProxy before they apply."),
     Picture("cluster-attach", "/clusters/_attach/", "Attach a cluster",
             "This machine or a Docker Engine, which is looked at before it is taken into use."),
+    Picture("cluster-attach-kubernetes", "/clusters/_attach/", "Attach Kubernetes",
+            "A kubeconfig, how its router is reached, its images, the address for pods."),
+    Picture("cluster-attaching", "/clusters/_attaching/{attachment}/", "A cluster that is being attached",
+            "Each check as soon as it is done, with what was seen; the remedy where one fails."),
+    Picture("cluster-kubernetes", "/clusters/{kubernetes}/", "A Kubernetes cluster",
+            "The latest checks, the network that was found, what must be reachable from where."),
     Picture("registries", "/registries/", "Registries",
             "Where images are looked for and pushed to, and what each last said."),
     Picture("registry-add", "/registries/add/", "Add a registry"),
@@ -99,6 +105,7 @@ PAGES = (
 )  # fmt: skip
 _SIGNED_OUT = "login"
 _ATTACH = "cluster-attach"  # is asked to look at the Docker Engine first
+_ATTACH_KUBERNETES = "cluster-attach-kubernetes"  # is filled in, and not sent
 _CHARTS = ("service-metrics", "services-charts", "cluster-router")  # that are read and drawn first
 
 
@@ -125,6 +132,21 @@ def sign_in(page: Page, url: str, user: str, password: str) -> None:
     page.fill("[name=password]", password)
     page.press("[name=password]", "Enter")
     page.wait_for_url(f"{url}/")
+
+
+def fill_in_kubernetes(page: Page) -> None:
+    """With names of nowhere."""
+    page.check("[name=kind][value=kubernetes]")
+    page.check("[name=kube_service_type][value=LoadBalancer]")
+    for name, text in {
+        "name": "prod",
+        "description": "The team's models",
+        "router_url": "",
+        "kube_router_image": "registry.example.com/ml/slipway/router:1",
+        "kube_blob_url": "https://slipway.example.com",
+    }.items():
+        page.fill(f"[name={name}]", text)
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
 
 
 def save(page: Page, path: Path) -> None:
@@ -158,6 +180,8 @@ def shoot(browser: Browser, arguments: argparse.Namespace, theme: str, size: str
             service=arguments.service,
             cluster=arguments.cluster,
             docker=arguments.docker,
+            kubernetes=arguments.kubernetes,
+            attachment=arguments.attachment,
             run=arguments.run,
         )
         page.set_viewport_size({"width": width, "height": height})
@@ -166,6 +190,8 @@ def shoot(browser: Browser, arguments: argparse.Namespace, theme: str, size: str
             page.check("[name=kind][value=docker]")
             page.click("button[name=look]")
             page.wait_for_load_state()
+        if name == _ATTACH_KUBERNETES:
+            fill_in_kubernetes(page)
         page.wait_for_timeout(2500 if name in _CHARTS else 900)
         wide = page.evaluate("document.documentElement.scrollWidth")
         if answer is None or not answer.ok:
@@ -188,6 +214,8 @@ def main() -> None:
     parser.add_argument("--service", default="diabetes")
     parser.add_argument("--cluster", default="local")
     parser.add_argument("--docker", default="docks", help="a Docker cluster")
+    parser.add_argument("--kubernetes", default="prod", help="a Kubernetes cluster")
+    parser.add_argument("--attachment", default="1", help="the number of a try to attach one")
     parser.add_argument("--run", default="1", help="a local run's number")
     parser.add_argument("--folder", type=Path, default=Path("docs/images"))
     parser.add_argument(
