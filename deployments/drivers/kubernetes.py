@@ -472,15 +472,17 @@ class _Tails:
         self._known: dict[tuple[str, int], str] = {}
         self._asked: set[tuple[str, int]] = set()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="last words")
-        self._shown: tuple[object, object] = (None, None)
+        self._shown: tuple[Mapping[str, Object], object] = ({}, None)
         self.moved = 0
 
     def of(
         self, pods: Mapping[str, Object], events: Mapping[str, list[Object]]
     ) -> Mapping[tuple[str, int], str]:
         if self._shown[0] is not pods or self._shown[1] is not events:
-            self._shown = (pods, events)
+            before, self._shown = self._shown[0], (pods, events)
             for uid, pod in pods.items():
+                if before.get(uid) is pod and uid not in events:
+                    continue  # one of thousands that are as they were
                 ended = kubernetes_replicas.ended_container(pod, events.get(uid, ()))
                 if ended is None:
                     continue

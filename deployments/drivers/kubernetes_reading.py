@@ -95,12 +95,16 @@ class Reader:
         self._specs: dict[tuple[str, str], ServiceSpec | None] = {}
         self._replicas: dict[str, tuple[object, Replica]] = {}
         self._events_of: tuple[object, dict[str, list[Object]]] = (None, {})
+        self._deployments_of: tuple[object, dict[str, list[Object]]] = (None, {})
+        self._specs_of: tuple[object, dict[str, ServiceSpec]] = (None, {})
 
     def observe(self, seen: Seen, now: float) -> Observation:
         """Every service with a spec, or with a Deployment of our labels."""
         if self._last is not None and seen.same(self._last[0]):
             return replace(self._last[1], at=now)
-        deployments, pods = _by_service(seen.deployments), _by_service(seen.pods)
+        if self._deployments_of[0] is not seen.deployments:
+            self._deployments_of = (seen.deployments, _by_service(seen.deployments))
+        deployments, pods = self._deployments_of[1], _by_service(seen.pods)
         specs = self.specs(seen.secrets)
         events = self.by_pod(seen.events)
         touched = {*events, *(uid for uid, _ in seen.tails)}
@@ -189,6 +193,8 @@ class Reader:
 
     def specs(self, secrets: Objects) -> dict[str, ServiceSpec]:
         """Of the services that Slipway deployed, by name; the same objects while nobody changed them."""
+        if self._specs_of[0] is secrets:
+            return self._specs_of[1]
         found, kept = {}, {}
         for uid, secret in secrets.items():
             if label(secret, names.PART) != names.SERVICES:
@@ -199,7 +205,7 @@ class Reader:
             kept[key] = spec = self._specs[key]
             if spec is not None:
                 found[spec.name] = spec
-        self._specs = kept
+        self._specs, self._specs_of = kept, (secrets, found)
         return found
 
     def by_pod(self, events: Objects) -> dict[str, list[Object]]:
@@ -258,7 +264,14 @@ def _told(events: Sequence[Object]) -> int:
 
 def _by_service(found: Objects) -> dict[str, list[Object]]:
     by_service: dict[str, list[Object]] = {}
-    for item in found.values():
-        if name := label(item, names.SERVICE):
-            by_service.setdefault(name, []).append(item)
+    for item in found.values():  # ten thousand of them in each turn in which one changed
+        labels = item["metadata"].get("labels")
+        name = labels.get(names.SERVICE) if labels else None
+        if not name:
+            continue
+        mine = by_service.get(name)
+        if mine is None:
+            by_service[name] = [item]
+        else:
+            mine.append(item)
     return by_service
