@@ -225,9 +225,11 @@ class Bench:
         return direct
 
     def end(self) -> None:
-        """Nothing is left in the cluster."""
+        """Nothing is left in the cluster, and the environment's image goes."""
         from deployments.clusters import changes
         from deployments.clusters.models import Cluster
+        from deployments.environments.changes import delete_environment
+        from deployments.images.retention import tidy
         from deployments.services.changes import delete_service
         from deployments.services.models import Service
 
@@ -236,6 +238,8 @@ class Bench:
         wait("the services to go", 120, lambda: not Service.objects.exists())
         changes.detach(None, self.cluster)
         wait("the cluster to be detached", 180, lambda: not Cluster.objects.exists())
+        delete_environment(None, self.environment)
+        tidy()  # the builder's copy of its image; what was pushed stays in the registry
 
 
 class _FirstAnswer:
