@@ -16,11 +16,12 @@ from django.core.wsgi import get_wsgi_application
 from deployments.drivers import kubernetes_cache as shapes
 from deployments.drivers import kubernetes_caches as caches
 from deployments.drivers import kubernetes_names as names
+from deployments.drivers import kubernetes_router as shapes_of_router
 from deployments.drivers import kubernetes_routers as routers
 from deployments.drivers.kubernetes import KubernetesDriver
 from deployments.kube.api import Kube
 from deployments.registry.blobs import StorageBlobs
-from deployments.runtime.cache_keys import FROM, KEY, key
+from deployments.runtime.cache_keys import FROM, HERE, KEY, NODE, key
 from deployments.types import KubeSettings, Phase, Purpose, Replica, Scaling, ServiceSpec
 from tests.docker.engines import IMAGE, ensure_image
 from tests.kubernetes import cluster, images
@@ -107,6 +108,11 @@ class Service:
 
         return cluster.until(look, 120)
 
+    def staying(self) -> list[str]:
+        """Pods that are not on their way out."""
+        pods = self.kube.items(f"{self.core}/pods", labels=names.query(part="model")).items
+        return [_name(pod) for pod in pods if not shapes_of_router.leaving(pod)]
+
     def another(self) -> Replica:
         """A pod in the place of one that goes."""
         before = [replica.id for replica in self.ready(2)]
@@ -138,7 +144,23 @@ class Service:
             assert set(self.ask(sha256, key(secret, sha256))) == {200}
 
     def caches(self) -> list[dict[str, Any]]:
+        """Those that stay."""
+        return [pod for pod in self.all_caches() if not shapes_of_router.leaving(pod)]
+
+    def all_caches(self) -> list[dict[str, Any]]:
         return self.kube.items(f"{self.core}/pods", labels=names.query(part="cache")).items
+
+    def end_caches(self) -> None:
+        path = f"/apis/apps/v1/namespaces/{self.space}/daemonsets/{shapes.NAME}"
+        self.kube.delete(path)
+
+        def gone() -> bool:
+            left = self.all_caches()
+            for pod in left:
+                self.kube.delete(f"{self.core}/pods/{_name(pod)}", grace=1)
+            return not left and not self.led_to()
+
+        cluster.until(gone, 120)
 
     def install(self) -> None:
         for place in caches.wanted(self.kube, self.driver.settings, "test"):
@@ -197,6 +219,52 @@ def service(kube: Kube, portal: Portal) -> Iterator[Service]:
             driver.close()
 
 
+def asked(host: str, sha256: str, headers: dict[str, str]) -> tuple[int, str]:
+    """Status, and where it sends to."""
+    connection = http.client.HTTPConnection(host, shapes.PORT, timeout=30)
+    connection.request("GET", f"/{sha256}", headers=headers)
+    with connection.getresponse() as answer:
+        answer.read()
+    connection.close()
+    return answer.status, answer.headers["Location"] or ""
+
+
+@contextmanager
+def another_node(service: Service) -> Iterator[str]:
+    """A cache that takes itself for one of another node: its address."""
+    path = f"/apis/apps/v1/namespaces/{service.space}/daemonsets/{shapes.NAME}"
+    template = service.kube.get(path)["spec"]["template"]
+    [container] = template["spec"]["containers"]
+    container["env"] = [
+        {"name": "NODE", "value": "elsewhere"} if item["name"] == "NODE" else item
+        for item in container["env"]
+    ]
+    owner = service.kube.get(f"{service.core}/services/{shapes.NAME}")["metadata"]
+    metadata = {
+        "name": "elsewhere",
+        "labels": template["metadata"]["labels"],
+        # so that the DaemonSet does not take it for one of its own
+        "ownerReferences": [
+            {
+                "apiVersion": "v1", "kind": "Service", "name": owner["name"], "uid": owner["uid"],
+                "controller": True,
+            }
+        ],
+    }  # fmt: skip
+    pod = f"{service.core}/pods/elsewhere"
+    service.kube.create(f"{service.core}/pods", {"metadata": metadata, "spec": template["spec"]})
+    try:
+        cluster.until(lambda: shapes_of_router.pod_ready(service.kube.get(pod)), 90)
+        yield service.kube.get(pod)["status"]["podIP"]
+    finally:
+        service.kube.delete(pod, grace=1)
+        cluster.until(lambda: "elsewhere" not in map(_name, service.all_caches()), 120)
+
+
+def _name(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["name"])
+
+
 def test_two_replicas_come_up_with_one_download_of_each_file(service: Service) -> None:
     assert service.first_asked == dict.fromkeys(service.contents, 1)
     assert len(service.first_said) == 2
@@ -210,7 +278,7 @@ def test_pods_start_while_the_portal_is_away(service: Service, portal: Portal) -
         for replica in service.ready(4):
             assert post(replica, x=2) == (200, b"14")
     service.driver.scale("kept", "default", 2)
-    cluster.until(lambda: len(service.driver.log_replicas("kept")) == 2, 90)
+    cluster.until(lambda: len(service.staying()) == 2, 90)
 
 
 def test_nobody_reads_a_file_without_its_key(service: Service) -> None:
@@ -220,6 +288,27 @@ def test_nobody_reads_a_file_without_its_key(service: Service) -> None:
     assert set(service.ask(service.model, "")) == {403}
     # and the secret is told to nobody by its pods
     assert secret not in json.dumps(service.caches())
+
+
+def test_caches_find_each_other_and_one_has_from_another_what_the_portal_cannot_give(
+    service: Service, portal: Portal
+) -> None:
+    service.fill()
+    secret = caches._key(service.kube, service.space)
+    shown = key(secret, service.model)
+    [here, *_] = service.caches()
+    with another_node(service) as elsewhere:
+        host = here["status"]["podIP"]
+
+        def sends_on() -> bool:
+            status, where = asked(host, service.model, {KEY: shown, NODE: "elsewhere"})
+            return (status, where) == (307, f"http://{elsewhere}:{shapes.PORT}/{service.model}")
+
+        cluster.until(sends_on, 60)
+        assert asked(elsewhere, service.model, {KEY: shown, HERE: "1"})[0] == 404
+        with portal.away():
+            assert asked(elsewhere, service.model, {KEY: shown})[0] == 200
+        assert asked(elsewhere, service.model, {KEY: shown, HERE: "1"})[0] == 200
 
 
 def test_a_file_that_rots_on_the_node_is_fetched_anew(service: Service, portal: Portal) -> None:
@@ -254,10 +343,8 @@ def test_a_file_that_rots_on_the_node_is_fetched_anew(service: Service, portal: 
 
 
 def test_without_caches_files_come_from_the_portal(service: Service, portal: Portal) -> None:
-    path = f"/apis/apps/v1/namespaces/{service.space}/daemonsets/{shapes.NAME}"
-    service.kube.delete(path)
     try:
-        cluster.until(lambda: not service.caches(), 60)
+        service.end_caches()
         before = Counter(portal.asked)
         new = service.another()
         assert post(new, x=6) == (200, b"42")
