@@ -10,6 +10,8 @@ from django.test import Client
 from deployments.clusters.models import Cluster, Sku
 from deployments.codec import to_json
 from deployments.environments.models import Environment
+from deployments.errors import Unavailable
+from deployments.images.models import Registry
 from deployments.registry.models import Model, ModelVersion
 from deployments.services import keys, sources, versions
 from deployments.services.config import DeploymentConfig
@@ -20,8 +22,9 @@ from deployments.services.models import (
     RevisionModel,
     Service,
 )
-from deployments.types import Capacity, Exit, NodeCapacity, Phase, Replica
+from deployments.types import Capacity, Exit, KubeSettings, NodeCapacity, Phase, Purpose, Replica
 from portal.models import User
+from portal.views import services_objects
 from tests.serving import serve
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -34,6 +37,25 @@ def cluster(db: None) -> Cluster:
     return Cluster.objects.create(
         name="local", sku=sku, router_url="http://127.0.0.1:27999", capacity=to_json(capacity)
     )
+
+
+class Away:
+    """An API server that does not answer."""
+
+    def has(self, group_version: str, resource: str) -> bool:
+        raise Unavailable("nobody there")
+
+
+@pytest.fixture
+def kubernetes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    from deployments.drivers.kubernetes import KubernetesDriver  # slow to import
+
+    Registry.objects.create(name="ours", address="registry.example:5000", role="workspace")
+    Cluster.objects.update(kind="kubernetes", kube_blob_url="http://portal.example")
+    driver = KubernetesDriver(Away(), KubeSettings("models", Purpose.FAST_PROD, router_image="r:1"))
+    monkeypatch.setattr(services_objects, "driver_for", lambda cluster: driver)
+    cluster.refresh_from_db()
+    return cluster
 
 
 @pytest.fixture

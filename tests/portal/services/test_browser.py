@@ -103,6 +103,25 @@ def test_a_folder_survives_an_error_elsewhere_in_the_form(
     assert [path for path, _ in sources.listing(source)] == ["lib/a.py", "score.py"]
 
 
+def test_objects_are_shown_before_they_are_made_and_taken_away(
+    page: Page, kubernetes: Any, diabetes: ModelVersion
+) -> None:
+    page.goto("/services/_deploy/?model=diabetes:1")
+    shown = page.get_by_role("button", name="Show the Kubernetes objects")
+    page.fill("#id_cpu_cores", "0")
+    shown.click()
+    expect(page.locator("#id_cpu_cores_error")).to_be_in_viewport()
+    page.fill("#id_cpu_cores", "0.3")
+    shown.click()
+    expect(page.locator("[data-preview]")).to_be_focused()
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="Download").click()
+    text = Path(taken.value.path()).read_text()
+    assert taken.value.suggested_filename == "diabetes.yaml"
+    assert "cpu: 300m" in text and text == page.locator("#preview-yaml").text_content()
+    assert not Deployment.objects.exists()
+
+
 def test_keys_are_revealed_on_a_click_and_hidden_again(page: Page, service: Service) -> None:
     page.goto("/services/diabetes/consume/")
     keys = page.locator("#keys")

@@ -9,24 +9,13 @@ from django.urls import reverse
 
 from deployments.audit.models import AuditEntry
 from deployments.clusters.models import Cluster
-from deployments.drivers.kubernetes import KubernetesDriver
 from deployments.environments.models import BuildState, Environment
-from deployments.errors import Unavailable
 from deployments.images.models import ImageBuild, Registry
 from deployments.registry.models import Blob, ModelVersion
 from deployments.services.models import Deployment, Revision, Service
-from deployments.types import KubeSettings, Purpose
 from portal.models import User
-from portal.views import services_objects
 
 PREVIEW = "/services/_deploy/objects/"
-
-
-class Away:
-    """An API server that does not answer."""
-
-    def has(self, group_version: str, resource: str) -> bool:
-        raise Unavailable("nobody there")
 
 
 @pytest.fixture
@@ -47,16 +36,6 @@ def maker(deployer: User, kubernetes: Cluster) -> Client:
     client = Client()
     client.force_login(deployer)
     return client
-
-
-@pytest.fixture
-def kubernetes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    Registry.objects.create(name="ours", address="registry.example:5000", role="workspace")
-    Cluster.objects.update(kind="kubernetes", kube_blob_url="http://portal.example")
-    driver = KubernetesDriver(Away(), KubeSettings("models", Purpose.FAST_PROD, router_image="r:1"))
-    monkeypatch.setattr(services_objects, "driver_for", lambda cluster: driver)
-    cluster.refresh_from_db()
-    return cluster
 
 
 def test_a_viewer_takes_the_objects_along_without_a_secret(
