@@ -9,7 +9,7 @@ import os
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from deployments.drivers import kubernetes_router as shapes
 from deployments.drivers import kubernetes_routers as routers
 from deployments.drivers.base import BlobSource
 from deployments.drivers.kubernetes import KubernetesDriver
+from deployments.errors import Unavailable
 from deployments.kube.api import Kube
 from deployments.types import (
     AuthSpec,
@@ -39,10 +40,10 @@ from tests.docker.engines import docker
 from tests.kubernetes import cluster, reach
 from tests.kubernetes.images import REGISTRY
 
-_BASE = os.environ.get("SLIPWAY_TEST_BASE", "127.0.0.1:5000/base/python:3.11")
+BASE = os.environ.get("SLIPWAY_TEST_BASE", "127.0.0.1:5000/base/python:3.11")
 
 # What a person may have brought: no gate, so that whatever is inside it at a time was sent by the router.
-_SERVER = """
+SERVER = """
 import http.server, json, os, signal, socketserver, threading, time
 now = most = served = 0
 lock = threading.Lock()
@@ -91,10 +92,10 @@ Server(("0.0.0.0", 8000), Handler).serve_forever()
 @functools.cache
 def counting() -> str:
     """An image of that server, as a person brings one."""
-    code = base64.b64encode(_SERVER.encode()).decode()
+    code = base64.b64encode(SERVER.encode()).decode()
     tag = f"{REGISTRY}/slipway-tests/counting:{hashlib.sha256(code.encode()).hexdigest()[:12]}"
     text = (
-        f"FROM {_BASE}\nRUN echo {code} | base64 -d > /server.py\n"
+        f"FROM {BASE}\nRUN echo {code} | base64 -d > /server.py\n"
         'ENV WORK=0.02\nUSER 1000\nCMD ["python", "/server.py"]\n'
     )
     docker("build", "-q", "-t", tag, "-", given=text)
@@ -106,7 +107,7 @@ def image() -> str:
     """The router's, of this checkout."""
     built = subprocess.run(
         [settings.CHECKOUT / "scripts" / "router-image", REGISTRY],
-        env={**os.environ, "BASE": _BASE, "NETWORK": "host"},
+        env={**os.environ, "BASE": BASE, "NETWORK": "host"},
         check=True, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     return built.stdout.split()[-1]
@@ -139,14 +140,21 @@ class Router:
     def wait(self, pods: int) -> None:
         cluster.until(lambda: len(self.pods()) == pods, 120)
 
-    def deploy(self, name: str, *, replicas: int, work: float = 0.02, **notes: str) -> None:
+    def deploy(
+        self, name: str, *, replicas: int, work: float = 0.02, server: str = SERVER, **notes: str
+    ) -> None:
         """As somebody does with kubectl, without the portal."""
         labels = {names.PART: names.MODEL, names.SERVICE: name, names.VERSION: "default"}
+        apart = {
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": labels},
+        }  # fmt: skip
         pod = {
             "terminationGracePeriodSeconds": 30,
+            "topologySpreadConstraints": [apart],
             "containers": [
                 {
-                    "name": "model", "image": _BASE, "command": ["python", "-c", _SERVER],
+                    "name": "model", "image": BASE, "command": ["python", "-c", server],
                     "env": [{"name": "WORK", "value": str(work)}],
                     "ports": [{"containerPort": 8000}],
                     "readinessProbe": {"httpGet": {"path": "/", "port": 8000}, "periodSeconds": 1},
@@ -180,8 +188,15 @@ class Router:
             },
         )
 
-    def deploy_gated(self, name: str, blobs: BlobSource, replicas: int) -> None:
-        """As the portal does: its pods have gates."""
+    def deploy_gated(
+        self,
+        name: str,
+        blobs: BlobSource,
+        replicas: int,
+        scaling: Scaling | None = None,
+        cpu: float = 0.02,
+    ) -> None:
+        """As the portal does: its pods have gates. So many replicas for good, if nothing else is said."""
         revision = RevisionSpec(
             service=name,
             number=1,
@@ -189,13 +204,13 @@ class Router:
             entry_script="",
             models=(),
             environment=EnvironmentSpec("", counting()),
-            resources=Resources(cpu=0.02, memory_gb=0.05),
+            resources=Resources(cpu=cpu, memory_gb=0.05),
             scoring_timeout_ms=10_000,
             max_request_wait_ms=10_000,
             container=ContainerSpec(counting(), 8000, "/score", "/", "/"),
         )
-        scaling = Scaling(autoscale=False, minimum=replicas, maximum=replicas)
-        version = VersionSpec("default", revision, scaling)
+        fixed = Scaling(autoscale=False, minimum=replicas, maximum=replicas)
+        version = VersionSpec("default", revision, scaling or fixed)
         driver = KubernetesDriver(self.kube, self.settings, cluster="test")
         driver.stage(revision, blobs)
         driver.apply(ServiceSpec(name, (version,), AuthSpec(key_enabled=False)))
@@ -236,7 +251,10 @@ class Router:
         """Every router pod has so many replicas of it in rotation."""
 
         def everywhere() -> bool:
-            report = routers.routes(self.kube, self.space)
+            try:
+                report = routers.routes(self.kube, self.space)
+            except Unavailable:  # one of them does not answer now
+                return False
             wanted = {pod["metadata"]["name"] for pod in self.replicas(name)}
             standing = {
                 item.replica
@@ -258,21 +276,20 @@ class Router:
 
 
 @contextmanager
-def router(kube: Kube, purpose: Purpose, pods: int) -> Iterator[Router]:
+def router(kube: Kube, purpose: Purpose, pods: int, *, small: bool = True) -> Iterator[Router]:
+    """`small`: a test's cluster may be one small node that others use too."""
     with reach.api_server(kube) as passage, cluster.namespace(kube, "router") as space:
         wanted = KubeSettings(space, purpose, router_image=image())
         made = Router(kube, wanted, passage)
         routers.install_router(kube, wanted, "test")
-        # a test's cluster may be one small node that others use too
-        small = {
-            "name": shapes.CONTAINER,
-            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
-        }
-        kube.patch(
-            f"/apis/apps/v1/namespaces/{space}/deployments/{shapes.NAME}",
-            {"spec": {"template": {"spec": {"containers": [small]}}}},
-            "strategic",
-        )
+        asked = {"requests": {"cpu": "10m", "memory": "64Mi"}}
+        less = {"containers": [{"name": shapes.CONTAINER, "resources": asked}]}
+        if small:
+            kube.patch(
+                f"/apis/apps/v1/namespaces/{space}/deployments/{shapes.NAME}",
+                {"spec": {"template": {"spec": less}}},
+                "strategic",
+            )
         try:
             made.wait(pods)
             yield made
@@ -360,3 +377,19 @@ async def paced(
     await asyncio.gather(*tasks)
     for client in free:
         client.close()
+
+
+async def while_loaded(
+    made: Router, name: str, act: Callable[[], None], rate: float = 100.0, after: float = 2.0
+) -> Answers:
+    """Load before, while and after something is done to the cluster."""
+    answers, done = Answers(), asyncio.Event()
+    load = asyncio.create_task(paced(made.address(), name, answers, done, rate))
+    try:
+        await asyncio.sleep(2)
+        await asyncio.to_thread(act)
+        await asyncio.sleep(after)
+    finally:
+        done.set()
+        await load
+    return answers

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from router.telemetry.models import RequestPlace, Second
 from router.telemetry.router_rows import RouterSecond
 from tests.deployments.drivers.test_process import FolderBlobs
 from tests.kubernetes import cluster
-from tests.kubernetes.routers import Answers, Client, Router, paced, router
+from tests.kubernetes.routers import Client, Router, router, while_loaded
 
 pytestmark = pytest.mark.kubernetes
 
@@ -47,20 +47,6 @@ def three(kube: Kube) -> Iterator[Router]:
         made.deploy("counted", replicas=4)
         made.routed("counted", 4)
         yield made
-
-
-async def while_loaded(
-    made: Router, name: str, act: Callable[[], None], rate: float = 100.0, after: float = 2.0
-) -> Answers:
-    """Load before, while and after something is done to the cluster."""
-    answers, done = Answers(), asyncio.Event()
-    load = asyncio.create_task(paced(made.address(), name, answers, done, rate))
-    await asyncio.sleep(2)
-    await asyncio.to_thread(act)
-    await asyncio.sleep(after)
-    done.set()
-    await load
-    return answers
 
 
 async def test_a_request_comes_through_whichever_pod_has_it(three: Router) -> None:
@@ -297,7 +283,9 @@ def test_the_portal_reads_it_all_through_the_api_server(three: Router) -> None:
     try:
         cluster.until(taken, 30)
         assert not away
-        assert RequestPlace.objects.filter(cluster="far").count() >= 3  # or of a pod that was before
+        assert (
+            RequestPlace.objects.filter(cluster="far").count() >= 3
+        )  # or of a pod that was before
         assert router_view.setup_view(row).state in ("applied", "applying")
         assert (
             admin_client.check(doors(row).leader, CustomLines(defaults=("no such word",)))[0]
