@@ -169,7 +169,7 @@ class Service:
                 # a test's machine may be nearly full
                 container["env"].append({"name": "SLIPWAY_CACHE_SPARE", "value": "0"})
             routers.make(self.kube, place, self.driver.settings.purpose)
-        cluster.until(self._stand, 90)
+        cluster.until(self._stand, 120)
 
     def _stand(self) -> bool:
         path = f"/apis/apps/v1/namespaces/{self.space}/daemonsets/{shapes.NAME}"
