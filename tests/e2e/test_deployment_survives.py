@@ -94,6 +94,7 @@ def test_a_deployment_comes_up_and_an_update_with_an_import_error_leaves_it_serv
     assert "revision 1 keeps serving" in world.service("words")["state_cause"]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("step", ["zipping", "applying"])
 def test_the_worker_killed_in_a_step(world, step):
     deployment = world.deploy(f"worker-{step}", bulk=12)
@@ -117,6 +118,7 @@ def test_the_queue_lost_with_its_job(world):
     world.wait_for("success", lambda: world.row(deployment)["state"] == "succeeded")
 
 
+@pytest.mark.faults
 def test_the_controller_killed_while_a_replica_loads(world):
     deployment = world.deploy("control", SLOW)
     world.wait_for("loading", lambda: world.row(deployment)["step"] == "loading")
@@ -129,6 +131,7 @@ def test_the_controller_killed_while_a_replica_loads(world):
     assert world.score("control", "abc") == "ABC"
 
 
+@pytest.mark.faults
 def test_the_agent_killed_while_a_replica_loads(world):
     deployment = world.deploy("agent", SLOW)
 
