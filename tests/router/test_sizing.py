@@ -230,7 +230,7 @@ async def test_the_admin_api_tells_the_routers_own_figures(bench: Bench) -> None
     from router.admin_api import application
 
     await bench.seconds(3)
-    loop: Any = SimpleNamespace(sizing=bench.sizing)
+    loop: Any = SimpleNamespace(sizing=bench.sizing, plane=None)
     transport = httpx.ASGITransport(app=application(loop))
     async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
         page = (await client.get("/size?after=1&epoch=e")).json()
