@@ -94,6 +94,11 @@ class OwnCluster:
         for number, node in zip(NODES, self.nodes, strict=True):
             self._join(number, node)
         cluster.until(lambda: len(self.ready()) == len(self.nodes), 90)
+        # a node is called ready before its pods reach Services
+        cluster.until(lambda: all(self._served(node) for node in self.nodes), 90)
+
+    def _served(self, node: Node) -> bool:
+        return f"10.{self.net}.128.1/32" in node.machine.run("iptables-save", "-t", "nat")
 
     def ready(self) -> list[str]:
         """Nodes that Kubernetes believes to be well."""
