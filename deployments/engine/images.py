@@ -17,6 +17,9 @@ from docker.errors import NotFound as EngineNotFound
 from deployments.engine.client import told
 from deployments.engine.streaming import EventStream
 
+# An Engine says this of a removal while another one takes away an image that this one has layers of.
+_TAKEN, _REMOVALS = "unrecognized image ID", 3
+
 Client = docker.DockerClient  # for the annotations of rooms that must not import docker
 
 
@@ -74,12 +77,15 @@ def remove(client: docker.DockerClient, image: str, *, force: bool = False) -> b
     `force` takes away an image that has several names; never one that a container runs.
     """
     with told(f"Removing the image {image}"), contextlib.suppress(EngineNotFound):
-        try:
-            client.api.remove_image(image, force=force)
-        except docker.errors.APIError as error:
-            if error.status_code == 409:
-                return False
-            raise
+        for left in reversed(range(_REMOVALS)):
+            try:
+                client.api.remove_image(image, force=force)
+                break
+            except docker.errors.APIError as error:
+                if error.status_code == 409:
+                    return False
+                if not left or _TAKEN not in str(error):
+                    raise
     return True
 
 

@@ -296,12 +296,12 @@ def test_a_docker_step_that_fails_hangs_or_is_cancelled_is_named_and_its_contain
     assert late.value.code == causes.TIMED_OUT
     assert "at the docker step 'RUN sleep 987'" in late.value.message
     deadline = time.monotonic() + 30
-    while any("sleep 987" in str(c.attrs) for c in engine.containers.list()):
+    while any("sleep 987" in str(item) for item in engine.api.containers()):
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
 
 def nothing_left(engine: docker.DockerClient, environment: Environment) -> bool:
     wanted = {"label": f"slipway.build={environment.hash}"}
-    found = [*engine.containers.list(all=True, filters=wanted), *engine.images.list(filters=wanted)]
+    found = [*engine.api.containers(all=True, filters=wanted), *engine.api.images(filters=wanted)]
     return found == []

@@ -106,8 +106,8 @@ def world(
 def left_of(engine: docker.DockerClient, hash_: str) -> list[Any]:
     wanted = {"label": f"slipway.build={hash_}"}
     return [
-        *engine.containers.list(all=True, filters=wanted),
-        *engine.images.list(filters=wanted),
+        *engine.api.containers(all=True, filters=wanted),
+        *engine.api.images(filters=wanted),
     ]
 
 
