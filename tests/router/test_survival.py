@@ -119,6 +119,7 @@ async def test_the_loop_ends_quietly_with_the_request_log_connected(rig: Rig, fa
     assert "HAProxy serves on" in far.log()
 
 
+@pytest.mark.faults
 async def test_the_loop_killed_loses_no_request_and_the_next_one_adopts(rig: Rig, far: Far) -> None:
     first, second = await rig.replica(), await rig.replica()
     spec = service("demo", concurrency=2, max_request_wait_ms=5000)

@@ -109,6 +109,7 @@ def test_one_that_waits_gets_the_builders_failure_with_its_evidence(
     assert log_lines(tmp_path).count("line 0") == 1
 
 
+@pytest.mark.faults
 def test_a_killed_builder_is_followed_by_the_next_and_leaves_nothing(
     start: Start, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_killed_builder_is_followed_by_the_next_and_leaves_nothing(
     assert finish(start("show", "0"))["state"] == "ready"
 
 
+@pytest.mark.faults
 def test_one_that_waits_takes_over_from_a_builder_killed_meanwhile(
     start: Start, tmp_path: Path
 ) -> None:
