@@ -39,7 +39,7 @@ from tests.kubernetes.routers import (
     while_loaded,
 )
 
-pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.nodes
 
 NAME = "counted"
 # says a number ten times a second
