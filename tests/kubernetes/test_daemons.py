@@ -39,7 +39,7 @@ from tests.kubernetes.routers import (
     while_loaded,
 )
 
-pytestmark = pytest.mark.nodes
+pytestmark = [pytest.mark.nodes, pytest.mark.timeout(400)]
 
 NAME = "counted"
 # says a number ten times a second
