@@ -16,6 +16,7 @@ from typing import Any
 
 from deployments.drivers import kubernetes_names as names
 from deployments.drivers import kubernetes_router as router
+from deployments.drivers.kubernetes_placing import where
 from deployments.drivers.kubernetes_router import Place
 from deployments.types import KubeSettings
 
@@ -133,21 +134,7 @@ def _pod(settings: KubeSettings) -> Object:
     }
     if settings.pull_secret:
         pod["imagePullSecrets"] = [{"name": settings.pull_secret}]
-    if settings.node_selector:
-        pod["nodeSelector"] = dict(sorted(settings.node_selector.items()))
-    if settings.tolerations:
-        pod["tolerations"] = [
-            {
-                "key": item.key,
-                **(
-                    {"operator": "Equal", "value": item.value}
-                    if item.value
-                    else {"operator": "Exists"}
-                ),
-                **({"effect": item.effect} if item.effect else {}),
-            }
-            for item in settings.tolerations
-        ]
+    pod |= where(settings)
     return pod
 
 

@@ -29,6 +29,7 @@ import yaml
 from deployments.codec import to_json
 from deployments.drivers import kubernetes_names as names
 from deployments.drivers import kubernetes_pod
+from deployments.drivers.kubernetes_placing import where
 from deployments.types import (
     KubeSettings,
     Purpose,
@@ -311,21 +312,7 @@ def _pod(
     }
     if place.pulls:
         pod["imagePullSecrets"] = [{"name": name} for name in place.pulls]
-    if settings.node_selector:
-        pod["nodeSelector"] = dict(sorted(settings.node_selector.items()))
-    if settings.tolerations:
-        pod["tolerations"] = [
-            {
-                "key": item.key,
-                **(
-                    {"operator": "Equal", "value": item.value}
-                    if item.value
-                    else {"operator": "Exists"}
-                ),
-                **({"effect": item.effect} if item.effect else {}),
-            }
-            for item in settings.tolerations
-        ]
+    pod |= where(settings)
     if settings.purpose is Purpose.FAST_PROD:
         pod["topologySpreadConstraints"] = [
             {
