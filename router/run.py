@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 # A full look for garbage takes 0.1 s with a thousand services' samples in memory, and finds next to nothing:
 # what the loop makes holds no cycles. Numbers of new objects, as `gc.set_threshold` takes them.
 _RARELY = (20_000, 20, 200)
+# for what is on its way to a pod that ends: a node may have learnt of that late, and connected just now
+_LINGER_SECONDS = 3.0
 _STEP_BACK = 5  # of niceness: where cores are short requests go before the loop's turns
 
 
@@ -123,7 +125,7 @@ async def run(
         if pod is None:
             log.info("the router of %s ends; HAProxy serves on", place.cluster)
         else:
-            outcome = await asyncio.to_thread(haproxy.stop, pod.grace_seconds)
+            outcome = await asyncio.to_thread(haproxy.stop, pod.grace_seconds, linger=_LINGER_SECONDS)
             log.info("this pod ends; its HAProxy %s", outcome)
 
 

@@ -108,6 +108,7 @@ def frontend_rules(config: "RouterConfig", peers: "PeerConfig") -> list[str]:
         f" if {{ var(txn.be),map_str({OWNERS_MAP}) -m found }}",
         "http-request del-header x-slipway- -m beg",
         *request_line.loud(config.log_socket),
+        *leaving(config),
         f"http-after-response set-header x-request-id %[{REQUEST_ID}]",
         "http-after-response set-header server-timing queue;dur=%Tw,replica;dur=%Tr"
         " if { var(txn.wait) -m found } { var(txn.op) -m found }",

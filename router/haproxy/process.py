@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 
 from deployments.errors import PermanentError, SlipwayError, TemporaryError, Unavailable
-from router.haproxy import stats
+from router.haproxy import peer_rules, stats
 from router.haproxy.runtime import MasterSocket, RuntimeSocket
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ OLDEST = (2, 8)
 _LOG_LIMIT = 4 * 2**20
 _CHECK_SECONDS = 20
 _START_SECONDS = 20
+_DOORS = ("scoring", peer_rules.FRONTEND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,16 +326,17 @@ class HAProxy:
         except TimeoutError as error:
             raise Unavailable("HAProxy reloaded but its new worker does not answer.") from error
 
-    def stop(self, soft: float = 10.0, hard: float = 5.0) -> str:
+    def stop(self, soft: float = 10.0, hard: float = 5.0, linger: float = 0.0) -> str:
         """Let requests finish for `soft` seconds, then end it. Says how it went.
 
+        Clients that are connected and have nothing inside may still send something for `linger` seconds.
         Runs an event loop of its own, so it is for commands and threads.
         """
         master = self.running()
         if master is None:
             self.paths.pid.unlink(missing_ok=True)
             return "was not running"
-        finished = asyncio.run(self._finished(soft))
+        finished = asyncio.run(self._finished(soft, linger))
         outcome = "stopped" if finished else "stopped before all requests were done"
         family = [master, *_children(master)]
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -355,14 +357,18 @@ class HAProxy:
             path.unlink(missing_ok=True)
         return outcome
 
-    async def _finished(self, patience: float) -> bool:
+    async def _finished(self, patience: float, linger: float) -> bool:
         """Take no new client, and wait until nobody waits for an answer.
 
         HAProxy's own soft stop would wait for idle clients too.
         """
         end = time.monotonic() + patience
+        late = min(time.monotonic() + linger, end)
         try:
-            await self.runtime.tell(["disable frontend scoring"])
+            doors = await self._doors()
+            await self.runtime.tell([f"disable frontend {name}" for name in doors])
+            while time.monotonic() < late and any((await self._doors()).values()):
+                await asyncio.sleep(0.05)
             while await self._busy():
                 if time.monotonic() >= end:
                     return False
@@ -371,6 +377,11 @@ class HAProxy:
             log.warning("whether requests are inside HAProxy is not known: %s", error)
             return False
         return True
+
+    async def _doors(self) -> dict[str, int]:
+        """Where clients and other pods come in, and how many are connected there."""
+        found = stats.parse_doors((await self.runtime.ask(["show stat -1 1 -1"]))[0])
+        return {name: count for name, count in found.items() if name in _DOORS}
 
     async def _busy(self) -> bool:
         workers = [stats.parse_backends((await self.runtime.ask(["show stat -1 2 -1"]))[0])]

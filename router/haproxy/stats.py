@@ -161,6 +161,14 @@ def parse_frontend(text: str) -> tuple[int, int]:
     raise Unreadable("show stat does not list the frontend")
 
 
+def parse_doors(text: str) -> dict[str, int]:
+    """`show stat -1 1 -1`: the connections that each frontend has now."""
+    try:
+        return {row["pxname"]: int(row["scur"]) for row in _table(text, "# pxname", ",")}
+    except (KeyError, ValueError) as error:
+        raise Unreadable(f"show stat lacks connections of a frontend: {error}") from error
+
+
 def parse_limits(text: str) -> dict[tuple[str, str], int]:
     """`show stat -1 4 -1`: (backend, slot) -> requests it takes at a time."""
     rows = _table(text, "# pxname", ",")

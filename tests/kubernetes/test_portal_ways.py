@@ -4,6 +4,7 @@ Test page where that cannot be reached, and what a replica said before it was la
 import asyncio
 import base64
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -99,7 +100,19 @@ def test_a_port_of_the_nodes_is_learnt_and_leads_to_the_service(
     assert learn(east, router.kube).startswith("http://")
     service = Service.objects.create(name="web", cluster=Cluster.objects.get())
     router.routed("web", 1)
-    assert _post(service.scoring_uri, KEY)["pod"].startswith("web-")
+    # the node opens a port a moment after the API server knows of it
+    answer = cluster.until(lambda: _posted(service.scoring_uri), 60)
+    assert answer["pod"].startswith("web-")
+
+
+def _posted(url: str) -> Any:
+    """None while nobody listens there."""
+    try:
+        return _post(url, KEY)
+    except urllib.error.HTTPError:
+        raise
+    except urllib.error.URLError:
+        return None
 
 
 def test_a_load_balancer_is_waited_for_and_an_address_that_leads_nowhere_is_tried_otherwise(

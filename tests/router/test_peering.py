@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -257,6 +258,28 @@ async def test_a_pod_that_leaves_hands_all_on_and_loses_nothing(world: World) ->
     backend = owner.loop.plane.backends[KEY]
     await eventually(lambda: backend in owner.handed, "it hands its versions on")
     assert set(await loading) == {200}
+
+
+def refuses(pod: Pod) -> bool:
+    with socket.socket() as other:
+        return other.connect_ex((pod.host, pod.settings.port)) != 0
+
+
+async def test_what_a_client_sends_while_a_pod_ends_is_answered(world: World) -> None:
+    await world.agreed(KEY)
+    ends = world.pods[0]
+    reader, writer = await asyncio.open_connection(ends.host, ends.settings.port)
+    while not (await ends.haproxy._doors())["scoring"]:
+        await asyncio.sleep(0.02)
+    ending = asyncio.create_task(asyncio.to_thread(ends.haproxy.stop, 5.0, linger=3.0))
+    await eventually(lambda: refuses(ends), "nobody else comes in")
+    head = "POST /api/v1/service/shared/score HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n"
+    writer.write(head.encode() + b"{}")
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+    await writer.wait_closed()
+    assert await ending == "stopped"
 
 
 async def test_the_leader_tells_of_all_pods_and_scales_alone(world: World) -> None:

@@ -79,6 +79,13 @@ def test_the_frontend_tells_its_clients_and_their_requests() -> None:
             stats.parse_frontend(broken)
 
 
+def test_each_door_tells_how_many_are_connected() -> None:
+    said = "# pxname,svname,scur,\nscoring,FRONTEND,34,\nfrom_peers,FRONTEND,0,\n\n"
+    assert stats.parse_doors(said) == {"scoring": 34, "from_peers": 0}
+    with pytest.raises(Unreadable):
+        stats.parse_doors(said.replace("34", "-"))
+
+
 @pytest.mark.parametrize("line", ["Version: 2.8", "Nbthread: 2", "Idle_pct: 87"])
 def test_a_worker_that_does_not_tell_how_it_fares_is_unreadable(line: str) -> None:
     with pytest.raises(Unreadable):
