@@ -125,7 +125,9 @@ async def run(
         if pod is None:
             log.info("the router of %s ends; HAProxy serves on", place.cluster)
         else:
-            outcome = await asyncio.to_thread(haproxy.stop, pod.grace_seconds, linger=_LINGER_SECONDS)
+            outcome = await asyncio.to_thread(
+                haproxy.stop, pod.grace_seconds, linger=_LINGER_SECONDS
+            )
             log.info("this pod ends; its HAProxy %s", outcome)
 
 

@@ -177,6 +177,9 @@ class Cluster(models.Model):
     # Where the cluster itself says that its router is reached (a load balancer, a port of its nodes); ""
     # while it does not. What a person gave in `router_url` stands before it.
     kube_router_address = models.CharField(max_length=300, blank=True, editable=False)
+    kube_tls_port = models.PositiveIntegerField(
+        null=True, blank=True, editable=False
+    )  # of its nodes
     # Where its pods reach this portal, for models' files.
     kube_blob_url = models.CharField(max_length=300, blank=True)
     # What stands in the marker that says who attached it; tells this attachment from every other one.
@@ -227,7 +230,8 @@ class Cluster(models.Model):
     def tls_port(self) -> int:
         """The port its router answers TLS on; beside its own where it has one."""
         if self.kind == self.Kind.KUBERNETES:
-            return 443  # of its Service
+            # its Service's, or where the nodes are the door theirs
+            return 443 if self.router_url else self.kube_tls_port or 443
         port: int = settings.ENV.router_tls_port
         return port if self.router_port is None else self.router_port + 1
 

@@ -58,8 +58,10 @@ def reconnect(
         )
         locked.router_url = router_url.rstrip("/")
         if any(before[name] != getattr(locked, name) for name in _MOVES):
-            locked.kube_router_address = ""  # another Service's; it is learnt anew
-        locked.save(update_fields=[*_SHOWN, "kube_spec", "kube_router_address"])
+            # another Service's; they are learnt anew
+            locked.kube_router_address, locked.kube_tls_port = "", None
+        learnt = ["kube_router_address", "kube_tls_port"]
+        locked.save(update_fields=[*_SHOWN, "kube_spec", *learnt])
         after = {name: getattr(locked, name) for name in _SHOWN}
         changed = {name for name in _SHOWN if before[name] != after[name]}
         record(

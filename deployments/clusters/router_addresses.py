@@ -65,10 +65,11 @@ class AddressLearner:
 
 
 def learn(cluster: Cluster, kube: "Kube") -> str:
-    """The address that the cluster gives its router now, kept with the row. Raises SlipwayError."""
+    """The address that the cluster gives its router now. Kept with the row, as is its port for TLS. Raises
+    SlipwayError."""
     space = cluster.kube_namespace
     known = cluster.kube_router_address
-    found = ""
+    found, tls_port = "", None
     if addresses.pending(cluster.kube_service_type):
         try:
             service = kube.get(f"/api/v1/namespaces/{space}/services/{shapes.NAME}")
@@ -77,13 +78,13 @@ def learn(cluster: Cluster, kube: "Kube") -> str:
         nodes: list[Any] = []
         if cluster.kube_service_type == addresses.NODE_PORT:
             nodes = kube.items("/api/v1/nodes", newest=False).items
-        found = addresses.found(service, nodes, known)
-    if found == known:
+        found, tls_port = addresses.found(service, nodes, known), addresses.tls_port(service)
+    if (found, tls_port) == (known, cluster.kube_tls_port):
         return found
     # a type that was changed meanwhile makes what was found another's
     own = Cluster.objects.filter(pk=cluster.pk, kube_service_type=cluster.kube_service_type)
-    if own.update(kube_router_address=found):
-        cluster.kube_router_address = found
+    if own.update(kube_router_address=found, kube_tls_port=tls_port):
+        cluster.kube_router_address, cluster.kube_tls_port = found, tls_port
         log.info("the router of %s is reached at %s", cluster.name, found or "no address (yet)")
         announce("cluster", cluster.name)
         for name in cluster.services.values_list("name", flat=True):

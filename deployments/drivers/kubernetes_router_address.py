@@ -9,7 +9,7 @@ from typing import Any
 Object = Mapping[str, Any]
 
 LOAD_BALANCER, NODE_PORT = "LoadBalancer", "NodePort"
-_HTTP = 80  # of the Service, and of a load balancer
+_HTTP, _HTTPS = 80, 443  # of the Service, and of a load balancer
 _KINDS = ("ExternalIP", "InternalIP")  # of a node's addresses, the better first
 
 
@@ -28,6 +28,12 @@ def found(service: Object, nodes: Iterable[Object], known: str = "") -> str:
     return candidates[0] if candidates else ""
 
 
+def tls_port(service: Object) -> int | None:
+    """The port of its nodes where the router answers TLS; None where it is the Service's own."""
+    spec = service.get("spec") or {}
+    return _node_port(spec, _HTTPS) if spec.get("type") == NODE_PORT else None
+
+
 def _balanced(service: Object) -> Iterator[str]:
     status = (service.get("status") or {}).get("loadBalancer") or {}
     for item in status.get("ingress") or ():
@@ -38,10 +44,7 @@ def _balanced(service: Object) -> Iterator[str]:
 
 def _at_nodes(spec: Object, nodes: Iterable[Object]) -> Iterator[str]:
     """By nodes that are up, outer addresses of all of them before inner ones."""
-    port = next(
-        (item.get("nodePort") for item in spec.get("ports") or () if item.get("port") == _HTTP),
-        None,
-    )
+    port = _node_port(spec, _HTTP)
     if not port:
         return
     up = sorted((node for node in nodes if _up(node)), key=lambda node: node["metadata"]["name"])
@@ -50,6 +53,11 @@ def _at_nodes(spec: Object, nodes: Iterable[Object]) -> Iterator[str]:
             for item in (node.get("status") or {}).get("addresses") or ():
                 if item.get("type") == kind and item.get("address"):
                     yield _url(item["address"], port)
+
+
+def _node_port(spec: Object, port: int) -> int | None:
+    asked = (item.get("nodePort") for item in spec.get("ports") or () if item.get("port") == port)
+    return next(asked, None)
 
 
 def _up(node: Object) -> bool:

@@ -134,7 +134,9 @@ async def test_the_router_is_updated_without_a_request_lost(three: Router) -> No
         three.kube.patch(folder, {"spec": {"template": note}})
         cluster.until(lambda: len(set(names_of(three.pods())) - before) == 3, 180)
         # a kubelet of 1.20 may keep a pod for a minute after its container is gone
-        cluster.until(lambda: not before & set(names_of(routers.pods(three.kube, three.space))), 150)
+        cluster.until(
+            lambda: not before & set(names_of(routers.pods(three.kube, three.space))), 150
+        )
 
     answers = await while_loaded(three, "counted", update)
     assert answers.bad == {}

@@ -115,6 +115,22 @@ def test_it_is_asked_for_often_while_pending_then_seldom_and_what_is_away_keeps_
     assert Cluster.objects.get().kube_router_address == "http://203.0.113.7"
 
 
+def test_nodes_with_a_certificate_are_reached_at_their_port_for_tls(
+    cluster: Cluster, api: Api
+) -> None:
+    ports = [{"port": 80, "nodePort": 30080}, {"port": 443, "nodePort": 30443}]
+    api.service = {"spec": {"type": "NodePort", "ports": ports}}
+    Cluster.objects.update(kube_service_type="NodePort", tls_cname="models.example")
+    learn(Cluster.objects.get(), api)
+    row = Cluster.objects.get()
+    assert row.kube_router_address == "http://10.0.0.5:30080"
+    assert row.address == "https://models.example:30443"
+    api.service["spec"] = {"type": "LoadBalancer", "ports": ports}
+    Cluster.objects.update(kube_service_type="LoadBalancer")
+    learn(Cluster.objects.get(), api)
+    assert Cluster.objects.get().address == "https://models.example"
+
+
 def test_one_of_the_two_must_say_it() -> None:
     for kind, url in (
         ("NodePort", ""),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deployments.drivers.kubernetes_router_address import found, pending
+from deployments.drivers.kubernetes_router_address import found, pending, tls_port
 
 
 def service(kind: str, *ingress: dict[str, str], port: int | None = 30080) -> dict[str, Any]:
@@ -55,6 +55,12 @@ def test_a_node_port_is_reached_at_outer_addresses_of_nodes_that_are_up() -> Non
     assert found(service("NodePort"), nodes[:1]) == "http://10.0.0.1:30080"
     assert found(service("NodePort"), nodes[2:]) == ""
     assert found(service("NodePort", port=None), nodes) == ""
+
+
+def test_tls_has_a_port_of_its_own_where_nodes_are_the_door() -> None:
+    assert tls_port(service("NodePort")) == 30443
+    assert tls_port(service("LoadBalancer")) is None
+    assert tls_port({}) is None
 
 
 def test_what_is_known_stays_as_long_as_it_leads_there() -> None:
