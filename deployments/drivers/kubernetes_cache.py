@@ -15,6 +15,7 @@ PURE.
 from typing import Any
 
 from deployments.drivers import kubernetes_names as names
+from deployments.drivers import kubernetes_restricted as restricted
 from deployments.drivers import kubernetes_router as router
 from deployments.drivers.kubernetes_placing import where
 from deployments.drivers.kubernetes_router import Place
@@ -119,13 +120,7 @@ def _pod(settings: KubeSettings) -> Object:
         # tells the pods where their Service is; they read no setting that one could look like
         "enableServiceLinks": True,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted.pod(_USER, owns_files=True),
         "containers": [_container(settings, limit)],
         "volumes": [
             {"name": "store", "emptyDir": {"sizeLimit": f"{int(limit * _SLACK / 2**20) + 64}Mi"}},
@@ -164,11 +159,7 @@ def _container(settings: KubeSettings, limit: int) -> Object:
         "resources": {
             "requests": {"cpu": "50m", "memory": "48Mi"}, "limits": {"memory": "256Mi"},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted.container(),
         "volumeMounts": [
             {"name": "store", "mountPath": _STORE},
             {"name": "secrets", "mountPath": _SECRETS, "readOnly": True},

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.agent import command, life
+from deployments.drivers import kubernetes_restricted as restricted
 from deployments.types import Cause, ContainerSpec, RevisionSpec
 
 PORT, HEALTH_PORT = command.TCP_PORT, command.TCP_HEALTH_PORT
@@ -34,6 +35,9 @@ CA_FILE = "ca.pem"
 USER = 1000
 SLACK_SECONDS = 30  # of the time a pod may take to go, beyond the longest score
 _DRAIN_SLACK = 15
+_LAST_WORDS = (
+    1.5  # seconds for which a container stays that has said all: three looks of `pod_logs`
+)
 _FRONT_RESOURCES = {
     "requests": {"cpu": "100m", "memory": "64Mi"},
     "limits": {"cpu": "500m", "memory": "128Mi"},
@@ -122,7 +126,7 @@ def pod_containers(
             _mount("runtime", "/slipway/runtime"),
             _mount("tmp", "/tmp"),  # noqa: S108  a volume of the pod's own
         ],
-        "securityContext": _restricted(),
+        "securityContext": restricted.lone_container(USER),
     }
     volumes = [
         _secret("files", files_secret, "files.json"),
@@ -140,13 +144,7 @@ def pod_containers(
         init_containers=[fetch],
         containers=containers,
         volumes=volumes,
-        security_context={
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        security_context=restricted.pod(USER, owns_files=True),
         grace_seconds=grace,
     )
 
@@ -240,7 +238,7 @@ def _model(revision: RevisionSpec, resources: Mapping[str, Any]) -> dict[str, An
             _mount("run", "/slipway/run"),
             _mount("tmp", "/tmp"),  # noqa: S108
         ],
-        "securityContext": _restricted(),
+        "securityContext": restricted.lone_container(USER),
         **_gated(revision),
     }
 
@@ -263,7 +261,7 @@ def _own(
         ],
         "resources": dict(resources),
         # its program may write where its maker let it
-        "securityContext": {**_restricted(), "readOnlyRootFilesystem": False},
+        "securityContext": {**restricted.lone_container(USER), "readOnlyRootFilesystem": False},
         "startupProbe": {
             "httpGet": {"path": own.readiness_path, "port": own.port},
             "periodSeconds": 1,
@@ -302,7 +300,7 @@ def _front(
             _mount("run", "/slipway/run"),
             _mount("tmp", "/tmp"),  # noqa: S108
         ],
-        "securityContext": _restricted(),
+        "securityContext": restricted.lone_container(USER),
         **_gated(revision),
     }
 
@@ -338,18 +336,6 @@ def _gated(revision: RevisionSpec) -> dict[str, Any]:
             "failureThreshold": probe.failure_threshold,
         },
         "lifecycle": {"preStop": {"exec": {"command": [*_INSIDE, "--drain", str(patience)]}}},
-    }
-
-
-def _restricted() -> dict[str, Any]:
-    """As the Pod Security Standard "restricted" wants each container."""
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": USER,
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-        "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployments.drivers import kubernetes_names as names
+from deployments.drivers import kubernetes_restricted as restricted
 from deployments.drivers.kubernetes_checks import POD_API, REGISTRY, STORE, RegistryAsked
 from deployments.types import Check, CheckStatus, KubeSettings
 
@@ -94,12 +95,7 @@ def pod(
         "activeDeadlineSeconds": POD_SECONDS,
         "terminationGracePeriodSeconds": 0,
         "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "runAsGroup": 1000,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted.pod(1000),
         "containers": [
             {
                 "name": "probe",
@@ -111,11 +107,7 @@ def pod(
                     {"name": "SLIPWAY_BLOB_CA", "value": settings.blob_ca},
                 ],
                 "resources": {"requests": small, "limits": small},
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "securityContext": restricted.container(),
             }
         ],
     }

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.drivers import kubernetes_names as names
+from deployments.drivers import kubernetes_restricted as restricted
 from deployments.drivers.kubernetes_objects import quantity
 from deployments.types import (
     KubeSettings,
@@ -258,13 +259,7 @@ def _pod(settings: KubeSettings, cluster: str) -> Object:
         # a Service of ours would make variables that look like settings of ours
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted.pod(_USER, owns_files=True),
         **({"affinity": {"podAntiAffinity": apart}} if apart else {}),
         **pull,
         "containers": [_container(settings, cluster)],
@@ -310,11 +305,7 @@ def _container(settings: KubeSettings, cluster: str) -> Object:
             "/live", initialDelaySeconds=30, periodSeconds=10, failureThreshold=6, timeoutSeconds=5
         ),
         "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": "2Gi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": restricted.container(),
         "volumeMounts": [
             {"name": "home", "mountPath": _HOME},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  a folder of the pod's own

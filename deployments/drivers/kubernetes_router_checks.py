@@ -14,6 +14,7 @@ from typing import Any
 from deployments.drivers import kubernetes_belongings as ours
 from deployments.drivers import kubernetes_checks as checks
 from deployments.drivers import kubernetes_names as names
+from deployments.drivers import kubernetes_restricted as restricted
 from deployments.drivers import kubernetes_router as shapes
 from deployments.drivers import kubernetes_routers as routers
 from deployments.drivers.kubernetes_checks import RouterPod
@@ -205,11 +206,7 @@ def _stand_in(settings: KubeSettings) -> dict[str, Any]:
     pod: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": 0,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": restricted.pod(1000),
         "containers": [
             {
                 "name": "model",
@@ -218,11 +215,7 @@ def _stand_in(settings: KubeSettings) -> dict[str, Any]:
                 "ports": [{"containerPort": _PORT}],
                 "readinessProbe": {"httpGet": {"path": "/", "port": _PORT}, "periodSeconds": 1},
                 "resources": {"requests": small, "limits": small},
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "securityContext": restricted.container(),
             }
         ],
     }
