@@ -13,7 +13,8 @@ the Engine's to hold and to tell.
 everybody had time to see it and nobody is inside, and after so many seconds at the latest.
 
 SIGTERM is passed on to the scoring server. When it ends, what is left in the container ends with it; the
-exit code is its own, 128 and the signal's number where one ended it.
+exit code is its own, 128 and the signal's number where one ended it. After a SIGTERM that is `run.json`'s
+"last_words" seconds later: a pod's output is gone with it, and whoever copies it looks twice a second.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ class Inside:
         self.watch(wake_read)
         self.gate.end()
         child.returncode = self.code  # it was waited for here, with all that PID 1 inherits
+        if self.asked:
+            time.sleep(self.told.get("last_words", 0.0))
         return self.code or 0
 
     def terminate(self, *_: object) -> None:

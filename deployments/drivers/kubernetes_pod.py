@@ -211,7 +211,8 @@ def run_data(revision: RevisionSpec) -> dict[str, Any]:
         return command.build_front_inside(
             revision, revision.container, silence=silence, tcp=command.TCP
         )
-    return command.build_inside(revision, replica="", run=1, silence=silence, tcp=command.TCP)
+    told = command.build_inside(revision, replica="", run=1, silence=silence, tcp=command.TCP)
+    return {**told, "last_words": _LAST_WORDS}
 
 
 def of_fetch(exit_code: int, words: str) -> Cause:
