@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.core.paginator import Paginator
 from django.db.models import Count, Max, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -18,6 +19,7 @@ from portal.models import Role
 from portal.replicas import counts
 from router.telemetry.queries import Figures, latest
 
+_A_PAGE = 50
 _UNFINISHED = [DeploymentState.QUEUED, DeploymentState.RUNNING, DeploymentState.ROLLING]
 
 
@@ -66,8 +68,7 @@ def _with_model(text: str) -> QuerySet[Service, int]:
     ).values_list("pk", flat=True)
 
 
-def _rows(form: ServiceFilter) -> list[ServiceRow]:
-    services = list(_found(form))
+def _rows(services: list[Any]) -> list[ServiceRow]:
     figures = latest([service.name for service in services], timezone.now().timestamp(), 60)
     return [
         ServiceRow(
@@ -87,13 +88,16 @@ def _rows(form: ServiceFilter) -> list[ServiceRow]:
 
 def _context(request: HttpRequest) -> dict[str, Any]:
     form = ServiceFilter(request.GET)
-    rows = _rows(form)
+    page = Paginator(_found(form), _A_PAGE).get_page(request.GET.get("page"))
+    asked = request.GET.copy()
+    asked.pop("page", None)
     return {
         "form": form,
-        "rows": rows,
+        "page": page,
+        "rows": _rows(list(page)),
         "filtered": any(request.GET.get(name) for name in ("q", "state", "cluster")),
         "clusters": Cluster.objects.order_by("name").values_list("name", flat=True),
-        "query": request.GET.urlencode(),
+        "query": asked.urlencode(),
     }
 
 

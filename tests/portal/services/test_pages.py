@@ -123,12 +123,12 @@ def test_the_list_costs_the_same_number_of_queries_for_one_service_and_for_six(
     client.force_login(viewer)
     url = reverse("service-rows")
     client.get(url)
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         client.get(url)
     for number in range(5):
         other = Service.objects.create(name=f"other-{number}", cluster=cluster)
         serve(other, add_revision(other, environment, [diabetes]))
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         client.get(url)
 
 
@@ -163,6 +163,25 @@ def test_the_list_is_filtered_by_its_query_string(
     client.force_login(viewer)
     answer = client.get(f"{reverse('service-rows')}?{query}")
     assert [row.service.name for row in answer.context["rows"]] == found
+
+
+def test_many_services_are_on_pages_that_keep_the_filter(
+    service: Service, cluster: Cluster, viewer: User, client: Client
+) -> None:
+    Service.objects.bulk_create(
+        Service(name=f"many-{number:02}", cluster=cluster) for number in range(51)
+    )
+    client.force_login(viewer)
+    url = reverse("service-list")
+    first = client.get(f"{url}?q=many")
+    assert [row.service.name for row in first.context["rows"]][-1] == "many-49"
+    text = first.content.decode()
+    assert "1 to 50 of 51 services" in text
+    assert f'href="{url}?q=many&amp;page=2"' in text
+    # what is live asks for its own page again
+    second = client.get(f"{url}?q=many&page=2")
+    assert [row.service.name for row in second.context["rows"]] == ["many-50"]
+    assert f'hx-get="{reverse("service-rows")}?q=many&amp;page=2"' in second.content.decode()
 
 
 def test_an_empty_list_says_what_a_service_is_and_offers_a_viewer_no_button(
