@@ -3,10 +3,10 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,6 +15,7 @@ from deployments.kube.api import Kube
 from deployments.types import KubeSpec
 
 T = TypeVar("T")
+GONE_SECONDS = 150  # see `has_ended`
 
 
 def spec() -> KubeSpec:
@@ -23,6 +24,12 @@ def spec() -> KubeSpec:
     if not named:
         pytest.skip("KUBECONFIG names no cluster")
     return access.parse(Path(named).read_text())
+
+
+def has_ended(pod: Mapping[str, Any]) -> bool:
+    """No process of it is left. A kubelet of 1.20 may keep such a pod for a minute more."""
+    containers = pod.get("status", {}).get("containerStatuses") or ()
+    return not any("running" in item["state"] for item in containers)
 
 
 @contextmanager

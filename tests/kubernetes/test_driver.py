@@ -190,7 +190,7 @@ def test_a_service_from_applied_to_gone(
 
     driver.remove("own")
     cluster.until(lambda: there.service("own") is None, 10)
-    cluster.until(lambda: not left(kube, space, "own"), 60)
+    cluster.until(lambda: not left(kube, space, "own"), cluster.GONE_SECONDS)
     driver.remove("own")
 
 
@@ -201,7 +201,10 @@ def test_a_version_that_is_gone_takes_its_objects_along(there: Cluster, kube: Ku
     cluster.until(lambda: len(there.replicas("pair")) == 2)
     there.deploy(spec("pair", generation=2))
     cluster.until(lambda: [item.name for item in there.service("pair").desired] == ["default"])
-    cluster.until(lambda: {item.version for item in there.replicas("pair")} == {"default"})
+    cluster.until(
+        lambda: {item.version for item in there.replicas("pair")} == {"default"},
+        cluster.GONE_SECONDS,
+    )
     there.driver.remove("pair")
 
 

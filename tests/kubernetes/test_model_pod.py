@@ -295,7 +295,7 @@ def test_what_a_pod_said_is_kept_across_a_restart_and_when_it_is_gone(
             look()
             return not driver.log_replicas("speaks")
 
-        cluster.until(gone, 90)
+        cluster.until(gone, cluster.GONE_SECONDS)
     finally:
         stop.set()
         reader.join()
@@ -315,14 +315,13 @@ def test_a_persons_own_container_goes_with_what_stands_before_it(
     kube.delete(path)
     assert post(replica, x=2) == (200, b'own {"x": 2}')  # the router may not have seen it yet
 
-    def gone() -> bool:
+    def ended() -> bool:
         try:
-            kube.get(path)
+            return cluster.has_ended(kube.get(path))
         except NotFound:
             return True
-        return False
 
-    cluster.until(gone, 60)
+    cluster.until(ended, 60)
     took = time.monotonic() - began
     driver.remove("own")
     # two seconds for the router, and not all the time that a pod may take to go
