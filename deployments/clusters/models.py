@@ -177,9 +177,8 @@ class Cluster(models.Model):
     # Where the cluster itself says that its router is reached (a load balancer, a port of its nodes); ""
     # while it does not. What a person gave in `router_url` stands before it.
     kube_router_address = models.CharField(max_length=300, blank=True, editable=False)
-    kube_tls_port = models.PositiveIntegerField(
-        null=True, blank=True, editable=False
-    )  # of its nodes
+    # Of its nodes, where these are the way to it.
+    kube_tls_port = models.PositiveIntegerField(null=True, blank=True, editable=False)
     # Where its pods reach this portal, for models' files.
     kube_blob_url = models.CharField(max_length=300, blank=True)
     # What stands in the marker that says who attached it; tells this attachment from every other one.
