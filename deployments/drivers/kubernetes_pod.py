@@ -35,9 +35,7 @@ CA_FILE = "ca.pem"
 USER = 1000
 SLACK_SECONDS = 30  # of the time a pod may take to go, beyond the longest score
 _DRAIN_SLACK = 15
-_LAST_WORDS = (
-    1.5  # seconds for which a container stays that has said all: three looks of `pod_logs`
-)
+_LAST_WORDS = 1.5  # seconds that a container stays when it has said all: three looks of `pod_logs`
 _FRONT_RESOURCES = {
     "requests": {"cpu": "100m", "memory": "64Mi"},
     "limits": {"cpu": "500m", "memory": "128Mi"},

@@ -13,6 +13,7 @@ from typing import Any
 from deployments.drivers import kubernetes_names as names
 from deployments.drivers import kubernetes_restricted as restricted
 from deployments.drivers.kubernetes_checks import POD_API, REGISTRY, STORE, RegistryAsked
+from deployments.drivers.kubernetes_placing import where
 from deployments.types import Check, CheckStatus, KubeSettings
 
 TRY_SECONDS = 5
@@ -113,22 +114,7 @@ def pod(
     }
     if pull_secrets:
         spec["imagePullSecrets"] = [{"name": secret} for secret in pull_secrets]
-    if settings.node_selector:
-        spec["nodeSelector"] = dict(settings.node_selector)
-    if settings.tolerations:
-        spec["tolerations"] = [
-            {
-                key: text
-                for key, text in (
-                    ("key", item.key),
-                    ("operator", "Equal" if item.value else "Exists"),
-                    ("value", item.value),
-                    ("effect", item.effect),
-                )
-                if text
-            }
-            for item in settings.tolerations
-        ]
+    spec |= where(settings)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
